@@ -1,0 +1,5 @@
+//! Who owns what: shard actors on their replicated logs, scatter-gather over them, back-pressure. Engines are pure and live below; actors move messages.
+
+mod mesh;
+
+pub use mesh::{AppendError, Gathered, Mesh, MeshOptions, PartOutcome, ShardAnswer, ShardStatus, StartError};

@@ -1,0 +1,79 @@
+//! From what a shard answers to what a client gets: `PartialAnswer -> Answer` with its [`Receipt`].
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::aggregate::Accumulator;
+
+/// Values of the `group_by` dimensions, in the order asked.
+pub type GroupKey = Vec<Option<String>>;
+
+/// One cell of a shard's answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cell {
+    /// Index into [`PartialAnswer::groups`].
+    pub group: u32,
+    /// Step index of the plan.
+    pub bucket: u32,
+    pub values: Accumulator,
+}
+
+/// What one shard answers; mergeable.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PartialAnswer {
+    pub groups: Vec<GroupKey>,
+    pub cells: Vec<Cell>,
+    /// Whether the shard has ever seen a key of the metric (with any dimensions, at any time).
+    pub metric_known: bool,
+    /// Event time before which no open window remains, UTC milliseconds.
+    pub watermark_ms: i64,
+    /// Log index of the last applied entry.
+    pub applied_index: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardsAnswered {
+    pub asked: u32,
+    pub answered: u32,
+}
+
+/// What an answer covers, how fresh it is and how exact (Q3).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Receipt {
+    pub complete: bool,
+    pub from: String,
+    pub to: String,
+    pub shards: ShardsAnswered,
+    /// Event time before which no open window remains; null when nothing was ever written.
+    pub watermark: Option<String>,
+    /// Age of the oldest view that was read, in milliseconds.
+    pub freshness_ms: u64,
+    /// Relative error by value name; 0 is exact.
+    pub error: BTreeMap<String, f64>,
+    pub sampled: f64,
+    pub other_share: f64,
+    pub sources: Vec<String>,
+    pub grain: String,
+    pub cache_age_ms: Option<u64>,
+    pub took_ms: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// Start of the step; absent when no `step` was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<String>,
+    /// Absent when no `group_by` was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<BTreeMap<String, Option<String>>>,
+    /// By aggregate label; null where there is no value.
+    pub values: BTreeMap<String, Option<f64>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    pub data: Vec<Row>,
+    pub cursor: Option<String>,
+    pub receipt: Receipt,
+}

@@ -1,0 +1,165 @@
+//! What one entry of a shard's log says. Bytes, versioned, read in place.
+//!
+//! Layout, little-endian: magic `TMCM`, version `u16`, kind `u16`, stamp `i64` (16 bytes); then for `Batches` a `u32` count and 12 zero bytes, and
+//! for each part a `u32` length and 12 zero bytes, the encoded batch, and zeroes to the next multiple of 16. For `Configure` the JSON of
+//! [`ShardSettings`] follows the header. Everything a shard's state depends on is in here, the time too: `stamp` is the leader's clock.
+
+use bytes::Bytes;
+use rkyv::util::AlignedVec;
+use serde::{Deserialize, Serialize};
+
+use crate::definition::MetricDefinition;
+use crate::limits::ENTRY_PARTS_MAX;
+
+const MAGIC: [u8; 4] = *b"TMCM";
+const VERSION: u16 = 1;
+const ALIGN: usize = 16;
+
+/// Settings that a shard's state depends on; they reach it through its log, never from the side.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardSettings {
+    /// A window is closed this long after the later of its end and its last write, in milliseconds.
+    pub lateness_ms: u64,
+    /// Event ids are remembered this long after arrival, in milliseconds.
+    pub dedup_horizon_ms: u64,
+    /// How long windows of each grain are kept, in milliseconds of event time; `None` is for ever.
+    pub retention_minute_ms: Option<u64>,
+    pub retention_hour_ms: Option<u64>,
+    pub retention_day_ms: Option<u64>,
+    pub definitions_version: u64,
+    pub definitions: Vec<MetricDefinition>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum CommandBody<'a> {
+    /// Encoded [`crate::batch::ShardBatch`]es, 16-aligned when the command is.
+    Batches(Vec<&'a [u8]>),
+    /// Time passes.
+    Tick,
+    Configure(ShardSettings),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct CommandView<'a> {
+    /// The leader's clock, UTC milliseconds, never backwards within a shard's log.
+    pub stamp_ms: i64,
+    pub body: CommandBody<'a>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    #[error("not a shard command")]
+    Magic,
+    #[error("shard command version {0} is not known here (this build reads {VERSION})")]
+    Version(u16),
+    #[error("shard command is damaged: {0}")]
+    Layout(String),
+}
+
+fn header(kind: u16, stamp_ms: i64, capacity: usize) -> AlignedVec<ALIGN> {
+    let mut out = AlignedVec::with_capacity(16 + capacity);
+    out.extend_from_slice(&MAGIC);
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&kind.to_le_bytes());
+    out.extend_from_slice(&stamp_ms.to_le_bytes());
+    out
+}
+
+/// Joins the batches of several requests into one entry (group commit).
+pub fn encode_batches<P: AsRef<[u8]>>(stamp_ms: i64, parts: &[P]) -> Bytes {
+    debug_assert!(parts.len() <= ENTRY_PARTS_MAX);
+    let size = 16 + parts.iter().map(|p| 16 + p.as_ref().len().next_multiple_of(ALIGN)).sum::<usize>();
+    let mut out = header(1, stamp_ms, size);
+    out.extend_from_slice(&(parts.len() as u32).to_le_bytes());
+    out.extend_from_slice(&[0; 12]);
+    for part in parts {
+        let part = part.as_ref();
+        out.extend_from_slice(&(part.len() as u32).to_le_bytes());
+        out.extend_from_slice(&[0; 12]);
+        out.extend_from_slice(part);
+        out.resize(out.len().next_multiple_of(ALIGN), 0);
+    }
+    Bytes::from_owner(out)
+}
+
+pub fn encode_tick(stamp_ms: i64) -> Bytes {
+    Bytes::from_owner(header(2, stamp_ms, 0))
+}
+
+pub fn encode_configure(stamp_ms: i64, settings: &ShardSettings) -> Bytes {
+    let json = serde_json::to_vec(settings).unwrap_or_default();
+    let mut out = header(3, stamp_ms, json.len());
+    out.extend_from_slice(&json);
+    Bytes::from_owner(out)
+}
+
+impl<'a> CommandView<'a> {
+    /// # Errors
+    /// See [`CommandError`]; batches inside are not checked here ([`crate::batch::check`]).
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, CommandError> {
+        let short = |what: &str| CommandError::Layout(format!("{what} is cut off"));
+        let (header, mut rest) = bytes.split_first_chunk::<16>().ok_or(CommandError::Magic)?;
+        if header[..4] != MAGIC {
+            return Err(CommandError::Magic);
+        }
+        let version = u16::from_le_bytes([header[4], header[5]]);
+        if version != VERSION {
+            return Err(CommandError::Version(version));
+        }
+        let mut stamp = [0; 8];
+        stamp.copy_from_slice(&header[8..]);
+        let body = match u16::from_le_bytes([header[6], header[7]]) {
+            1 => {
+                let count = take_u32(&mut rest).ok_or_else(|| short("the part count"))? as usize;
+                if count > ENTRY_PARTS_MAX {
+                    return Err(CommandError::Layout(format!("{count} parts, at most {ENTRY_PARTS_MAX}")));
+                }
+                let mut parts = Vec::with_capacity(count);
+                for _ in 0..count {
+                    let length = take_u32(&mut rest).ok_or_else(|| short("a part's length"))? as usize;
+                    let (part, _) = rest.split_at_checked(length).ok_or_else(|| short("a part"))?;
+                    parts.push(part);
+                    rest = rest.get(length.next_multiple_of(ALIGN)..).ok_or_else(|| short("a part's padding"))?;
+                }
+                CommandBody::Batches(parts)
+            }
+            2 => CommandBody::Tick,
+            3 => CommandBody::Configure(serde_json::from_slice(rest).map_err(|e| CommandError::Layout(format!("settings: {e}")))?),
+            other => return Err(CommandError::Layout(format!("kind {other}"))),
+        };
+        Ok(Self { stamp_ms: i64::from_le_bytes(stamp), body })
+    }
+}
+
+fn take_u32(rest: &mut &[u8]) -> Option<u32> {
+    let (head, tail) = rest.split_first_chunk::<16>()?;
+    *rest = tail;
+    Some(u32::from_le_bytes([head[0], head[1], head[2], head[3]]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_come_back_aligned_and_whole() {
+        let parts: [&[u8]; 3] = [b"one", &[7; 40], b""];
+        let bytes = encode_batches(-5, &parts);
+        let view = CommandView::parse(&bytes).expect("own encoding");
+        assert_eq!(view.stamp_ms, -5);
+        let CommandBody::Batches(read) = view.body else { panic!("batches") };
+        assert_eq!(read, parts);
+        assert!(read.iter().all(|p| (p.as_ptr() as usize).is_multiple_of(ALIGN)));
+    }
+
+    #[test]
+    fn cut_or_foreign_commands_are_refused() {
+        let bytes = encode_batches(1, &[[9u8; 33]]);
+        for cut in 0..bytes.len() {
+            assert!(CommandView::parse(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+        let mut newer = bytes.to_vec();
+        newer[4] = 2;
+        assert_eq!(CommandView::parse(&newer), Err(CommandError::Version(2)));
+    }
+}

@@ -1,0 +1,57 @@
+//! Every limit that is not a setting, with its unit last in the name.
+//!
+//! Settings (what an operator may change) live in the node's configuration; what is here is part of the format or
+//! protects the process whatever the configuration says.
+
+/// Shortest and longest `event` name, in bytes.
+pub const EVENT_NAME_BYTES_MAX: usize = 200;
+/// Longest `event_id`, in bytes.
+pub const EVENT_ID_BYTES_MAX: usize = 200;
+/// Longest value of a dimension (source, device type, country, or a property that a definition uses), in bytes.
+pub const DIMENSION_BYTES_MAX: usize = 1_024;
+/// Longest user or session id, in bytes.
+pub const IDENTITY_BYTES_MAX: usize = 1_024;
+/// Deepest nesting of one event's JSON, in levels.
+pub const JSON_DEPTH_MAX: usize = 64;
+/// Dimensions of one metric definition.
+pub const DIMENSIONS_MAX: usize = 16;
+/// Metric definitions of one cluster.
+pub const DEFINITIONS_MAX: usize = 256;
+/// Longest encoded metric key, in bytes.
+pub const KEY_BYTES_MAX: usize = 64 * 1_024;
+
+/// Shards of a cluster.
+pub const SHARDS_MAX: usize = 1_024;
+/// Batches merged into one log entry.
+pub const ENTRY_PARTS_MAX: usize = 1_024;
+/// Bytes of one log entry; a shard part is split before it grows past this.
+pub const ENTRY_BYTES_MAX: usize = 32 << 20;
+
+/// Distinct users or sessions kept exactly in one window before it is promoted to a HyperLogLog sketch, in entries.
+pub const WINDOW_EXACT_ENTRIES_MAX: usize = 1_024;
+/// Distinct users or sessions kept exactly in one merged answer cell, in entries.
+pub const ANSWER_EXACT_ENTRIES_MAX: usize = 16_384;
+/// log2 of the registers of a HyperLogLog sketch: 4 KiB as HLL4.
+pub const HLL_LG_K: u8 = 13;
+
+/// Rows of an answer when the query names no `limit`.
+pub const ROWS_DEFAULT: usize = 1_000;
+/// Rows of one answer at most.
+pub const ROWS_MAX: usize = 100_000;
+/// Steps of one answer for each group at most.
+pub const POINTS_PER_GROUP_MAX: usize = 100_000;
+/// Cells (group x step) that one answer may build at most, before ordering and limit.
+pub const ANSWER_CELLS_MAX: usize = 2_000_000;
+/// `group_by` dimensions of one query.
+pub const GROUP_BY_MAX: usize = 8;
+/// Filters of one query.
+pub const FILTERS_MAX: usize = 32;
+/// Aggregates of one query.
+pub const AGGREGATES_MAX: usize = 16;
+
+const _: () = {
+    assert!(WINDOW_EXACT_ENTRIES_MAX <= ANSWER_EXACT_ENTRIES_MAX);
+    assert!(ROWS_DEFAULT <= ROWS_MAX);
+    assert!(EVENT_NAME_BYTES_MAX + 3 * DIMENSION_BYTES_MAX < KEY_BYTES_MAX);
+    assert!(EVENT_NAME_BYTES_MAX + DIMENSIONS_MAX * DIMENSION_BYTES_MAX < KEY_BYTES_MAX);
+};

@@ -1,0 +1,29 @@
+//! Immutable files of one shard that its snapshots refer to: written once, checked by CRC, removed when no snapshot names them.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::StorageError;
+
+/// One immutable file. The name is unique for ever within the shard's directory.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FileRef {
+    pub name: String,
+    pub bytes: u64,
+    pub crc32: u32,
+}
+
+/// Where a part of a shard's state keeps its immutable files.
+pub trait ImmutableFiles {
+    /// Writes and syncs a new file; `kind` (`blocks`, `keys`, `dedup`, `open`) becomes part of its name. Versioning inside is the caller's.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn write(&mut self, kind: &str, bytes: &[u8]) -> Result<FileRef, StorageError>;
+
+    /// Reads a file back (mapped where that is cheaper), length and CRC checked, 16-aligned.
+    ///
+    /// # Errors
+    /// The disk's, or damage, naming the file.
+    fn read(&self, file: &FileRef) -> Result<Bytes, StorageError>;
+}

@@ -1,0 +1,9 @@
+//! What survives: the write-ahead log, the state of a shard (windows, deduplication, keys) and its snapshots, dead letters.
+//! Below them the file layer and the clock, as parameters.
+
+pub mod clock;
+pub mod disk;
+mod error;
+pub mod files;
+
+pub use error::StorageError;
