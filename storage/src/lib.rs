@@ -2,6 +2,7 @@
 //! Below them the file layer and the clock, as parameters.
 
 pub mod clock;
+pub mod dead_letters;
 pub mod disk;
 mod error;
 pub mod files;
