@@ -3,8 +3,10 @@
 
 pub mod clock;
 pub mod dead_letters;
+pub mod dir_lock;
 pub mod disk;
 mod error;
 pub mod files;
+pub mod space;
 
 pub use error::StorageError;
