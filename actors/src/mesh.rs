@@ -65,6 +65,9 @@ pub enum AppendError {
     Timeout { shard: ShardId, waited_ms: u64 },
     #[error("shard {shard} stopped: {detail}")]
     Stopped { shard: ShardId, detail: String },
+    /// The bytes are no batch: a fault of the sender's code, a retry cannot help.
+    #[error("shard {shard} cannot read the batch: {detail}")]
+    Refused { shard: ShardId, detail: String },
 }
 
 impl AppendError {
@@ -73,6 +76,7 @@ impl AppendError {
             Self::Overloaded { .. } => ErrorCode::Overloaded,
             Self::Timeout { .. } => ErrorCode::ShardUnavailable,
             Self::Stopped { .. } => ErrorCode::StorageFailed,
+            Self::Refused { .. } => ErrorCode::Internal,
         }
     }
 }
