@@ -2,8 +2,10 @@
 //! Below them the file layer and the clock, as parameters.
 
 pub mod clock;
+pub mod dedup;
 pub mod disk;
 mod error;
 pub mod files;
+pub mod shard;
 
 pub use error::StorageError;
