@@ -3,9 +3,11 @@
 
 pub mod clock;
 pub mod dedup;
+pub mod dir_lock;
 pub mod disk;
 mod error;
 pub mod files;
 pub mod shard;
+pub mod space;
 
 pub use error::StorageError;
