@@ -13,10 +13,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub use codec::SnapshotTail;
-pub use log_store::{DurableIndex, LogStore};
+pub use log_store::{DurableIndex, LogStore, StopReason};
 pub use replica::{OpenReplica, RaftReplica};
 pub use runtime::MeshRuntime;
-pub use state_machine::{Blocking, SharedState, ShardSnapshot, StateMachine};
+pub use state_machine::{Blocking, OpenState, SharedState, ShardSnapshot, SnapshotGauges, Snapshots, StateMachine};
 
 use crate::replicator::AppliedPart;
 

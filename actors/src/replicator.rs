@@ -22,6 +22,9 @@ pub trait Replicator: Send + Sync + 'static {
     /// Asks for a snapshot and, behind it, removal of the log that it covers; does not wait for either. Nothing happens when one is being written.
     fn trigger_snapshot(&self);
 
+    /// Waits until a snapshot covers all that is applied now; for ever if the replica ends before. It has to be asked for.
+    fn snapshot_of_now(&self) -> BoxFuture<'static, ()>;
+
     /// Stops the replica and waits until it touches no file any more. Idempotent.
     fn shutdown(&self) -> BoxFuture<'static, ()>;
 }

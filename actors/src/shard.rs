@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use ractor::{Actor, ActorRef};
 use tallymesh_protocol::hash::ShardId;
 use tallymesh_storage::clock::Clock;
+use tallymesh_storage::shard::ShardStats;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
@@ -39,6 +41,8 @@ pub struct Shard {
     pub parts: ShardParts,
     actor: ActorRef<Message>,
     room: Arc<Semaphore>,
+    /// As they were when the state was last not busy.
+    stats: Arc<Mutex<ShardStats>>,
 }
 
 /// Room in a shard's queue, taken before anything is sent.
@@ -53,11 +57,21 @@ impl Shard {
         let room = Arc::new(Semaphore::new(parts.queue_bytes_max.min(Semaphore::MAX_PERMITS)));
         // Without a name: names are global to the process, and a process may hold several nodes.
         let (actor, handle) = Actor::spawn(None, ShardActor, parts.clone()).await.map_err(|e| e.to_string())?;
-        Ok((Self { parts, actor, room }, handle))
+        let stats = Arc::new(Mutex::new(parts.state.read().state.stats()));
+        Ok((Self { parts, actor, room, stats }, handle))
     }
 
     pub fn queued_bytes(&self) -> usize {
         self.parts.queue_bytes_max.saturating_sub(self.room.available_permits())
+    }
+
+    /// Figures of the state. Never waits: while an entry is being applied they are those of the last call.
+    pub fn stats(&self) -> ShardStats {
+        let mut stats = self.stats.lock();
+        if let Some(applied) = self.parts.state.try_read() {
+            *stats = applied.state.stats();
+        }
+        *stats
     }
 
     /// Takes room for a batch. One that is larger than the whole queue is let into an empty one.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use openraft::{CommittedLeaderId, Entry, EntryPayload, Vote};
 use serde::{Deserialize, Serialize};
 use tallymesh_storage::StorageError;
+use tallymesh_storage::wal::LogEntry;
 
 use super::{Command, LogId, Membership, ShardRaft};
 
@@ -28,8 +29,7 @@ fn damaged(what: &str, detail: impl std::fmt::Display) -> StorageError {
     StorageError::Invalid(format!("{what} does not read back: {detail}"))
 }
 
-/// Index, meta and body of an entry.
-pub fn encode_entry(entry: Entry<ShardRaft>) -> Result<(u64, Bytes, Bytes), StorageError> {
+pub fn encode_entry(entry: Entry<ShardRaft>) -> Result<LogEntry, StorageError> {
     let (kind, body) = match entry.payload {
         EntryPayload::Blank => (0, Bytes::new()),
         EntryPayload::Normal(command) => (1, command.0),
@@ -39,7 +39,7 @@ pub fn encode_entry(entry: Entry<ShardRaft>) -> Result<(u64, Bytes, Bytes), Stor
     meta[0] = VERSION;
     meta[1] = kind;
     meta[2..].copy_from_slice(&entry.log_id.leader_id.term.to_le_bytes());
-    Ok((entry.log_id.index, Bytes::copy_from_slice(&meta), body))
+    Ok(LogEntry { index: entry.log_id.index, meta: Bytes::copy_from_slice(&meta), body })
 }
 
 fn decode_meta(index: u64, meta: &[u8]) -> Result<(u8, LogId), StorageError> {
@@ -56,8 +56,8 @@ pub fn decode_log_id(index: u64, meta: &[u8]) -> Result<LogId, StorageError> {
     decode_meta(index, meta).map(|(_, id)| id)
 }
 
-pub fn decode_entry(index: u64, meta: &[u8], body: Bytes) -> Result<Entry<ShardRaft>, StorageError> {
-    let (kind, log_id) = decode_meta(index, meta)?;
+pub fn decode_entry(LogEntry { index, meta, body }: LogEntry) -> Result<Entry<ShardRaft>, StorageError> {
+    let (kind, log_id) = decode_meta(index, &meta)?;
     let payload = match kind {
         0 => EntryPayload::Blank,
         1 => EntryPayload::Normal(Command(body)),
@@ -128,21 +128,20 @@ mod tests {
         ];
         for (index, payload) in payloads.into_iter().enumerate() {
             let entry = Entry { log_id: log_id(9, index as u64), payload };
-            let (index, meta, body) = encode_entry(entry.clone()).expect("encodes");
-            assert_eq!(decode_entry(index, &meta, body).expect("own encoding"), entry);
-            assert_eq!(decode_log_id(index, &encode_log_id(&entry.log_id)).expect("own encoding"), entry.log_id);
+            assert_eq!(decode_entry(encode_entry(entry.clone()).expect("encodes")).expect("own encoding"), entry);
+            assert_eq!(decode_log_id(index as u64, &encode_log_id(&entry.log_id)).expect("own encoding"), entry.log_id);
         }
     }
 
     #[test]
     fn bytes_of_other_versions_are_refused() {
-        let (index, meta, body) = encode_entry(Entry { log_id: log_id(1, 2), payload: EntryPayload::Blank }).expect("encodes");
+        let entry = encode_entry(Entry { log_id: log_id(1, 2), payload: EntryPayload::Blank }).expect("encodes");
         for (at, value) in [(0, 2), (1, 9)] {
-            let mut other = meta.to_vec();
-            other[at] = value;
-            assert!(decode_entry(index, &other, body.clone()).is_err());
+            let mut meta = entry.meta.to_vec();
+            meta[at] = value;
+            assert!(decode_entry(LogEntry { meta: meta.into(), ..entry.clone() }).is_err());
         }
-        assert!(decode_entry(index, &meta[1..], body).is_err());
+        assert!(decode_entry(LogEntry { meta: entry.meta.slice(1..), ..entry }).is_err());
         assert!(decode_vote(br#"{"version":2,"value":{"leader_id":{"term":1,"voted_for":0},"committed":true}}"#).is_err());
         assert_eq!(
             decode_vote(br#"{"version":1,"value":{"leader_id":{"term":1,"voted_for":0},"committed":true}}"#).expect("what is on disks"),

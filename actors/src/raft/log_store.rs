@@ -10,15 +10,13 @@ use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{Entry, LogState, OptionalSend, RaftLogReader, StorageIOError, Vote};
 use tallymesh_protocol::hash::ShardId;
 use tallymesh_storage::StorageError;
-use tallymesh_storage::wal::Wal;
+use tallymesh_storage::wal::{Done, Wal};
 use tokio::sync::{oneshot, watch};
 
 use super::{LogId, RaftStorageError, ShardRaft, codec};
 
 /// Entries read for one replication message, in bytes; at least one entry is read whatever its size.
 const REPLICATED_BYTES_MAX: usize = 1 << 20;
-/// Entries read in one step of it.
-const REPLICATED_ENTRIES_STEP: u64 = 16;
 
 /// Why a shard stopped: the first reason stays.
 #[derive(Clone, Debug)]
@@ -82,7 +80,7 @@ impl LogStore {
             None => None,
         };
         let mut store = Self { wal, shard, durable, stop, purged, last: purged };
-        if let Some(last) = state.last_index {
+        if let Some((_, last)) = state.entries {
             store.last = store.id_at(last)?;
         }
         Ok(store)
@@ -90,20 +88,13 @@ impl LogStore {
 
     fn id_at(&self, index: u64) -> Result<Option<LogId>, StorageError> {
         match self.wal.read(self.shard.0, index..index + 1)?.first() {
-            Some((index, meta, _)) => codec::decode_log_id(*index, meta).map(Some),
+            Some(entry) => codec::decode_log_id(entry.index, &entry.meta).map(Some),
             None => Ok(self.purged.filter(|p| p.index == index)),
         }
     }
 
-    fn read(&self, from: u64, to: u64) -> Result<Vec<Entry<ShardRaft>>, StorageError> {
-        // What is there now, not what this reader knew when it was made: replication reads behind the appends.
-        let state = self.wal.state(self.shard.0)?;
-        let (Some(first), Some(last)) = (state.first_index, state.last_index) else { return Ok(Vec::new()) };
-        let (from, to) = (from.max(first), to.min(last + 1));
-        if from >= to {
-            return Ok(Vec::new());
-        }
-        self.wal.read(self.shard.0, from..to)?.into_iter().map(|(index, meta, body)| codec::decode_entry(index, &meta, body)).collect()
+    fn read(&self, from: u64, to: u64, bytes_max: usize) -> Result<Vec<Entry<ShardRaft>>, StorageError> {
+        self.wal.read_up_to(self.shard.0, from..to, bytes_max)?.into_iter().map(codec::decode_entry).collect()
     }
 
     /// Notes why the shard stops; openraft ends the group with the error.
@@ -115,7 +106,7 @@ impl LogStore {
     async fn synced(
         &self,
         subject: fn(openraft::AnyError) -> StorageIOError<u64>,
-        request: impl FnOnce(&Wal, Box<dyn FnOnce(Result<(), StorageError>) + Send>),
+        request: impl FnOnce(&Wal, Done),
     ) -> Result<(), RaftStorageError> {
         let (sender, receiver) = oneshot::channel();
         request(
@@ -145,29 +136,11 @@ impl RaftLogReader<ShardRaft> for LogStore {
             Bound::Excluded(&to) => to,
             Bound::Unbounded => u64::MAX,
         };
-        self.read(from, to).map_err(|e| self.failed(StorageIOError::read_logs, &e))
+        self.read(from, to, usize::MAX).map_err(|e| self.failed(StorageIOError::read_logs, &e))
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry<ShardRaft>>, RaftStorageError> {
-        let mut entries = Vec::new();
-        let (mut next, mut bytes) = (start, 0);
-        while next < end && bytes < REPLICATED_BYTES_MAX {
-            let step = self.try_get_log_entries(next..end.min(next + REPLICATED_ENTRIES_STEP)).await?;
-            if step.is_empty() {
-                break;
-            }
-            next += step.len() as u64;
-            for entry in step {
-                if let openraft::EntryPayload::Normal(command) = &entry.payload {
-                    bytes += command.0.len();
-                }
-                entries.push(entry);
-                if bytes >= REPLICATED_BYTES_MAX {
-                    break;
-                }
-            }
-        }
-        Ok(entries)
+        self.read(start, end, REPLICATED_BYTES_MAX).map_err(|e| self.failed(StorageIOError::read_logs, &e))
     }
 }
 

@@ -199,6 +199,17 @@ impl Replicator for RaftReplica {
         let _ = self.raft.trigger().snapshot().now_or_never();
     }
 
+    fn snapshot_of_now(&self) -> BoxFuture<'static, ()> {
+        let mut metrics = self.raft.metrics();
+        let applied = metrics.borrow().last_applied;
+        async move {
+            if metrics.wait_for(|m| m.snapshot >= applied).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+        .boxed()
+    }
+
     fn shutdown(&self) -> BoxFuture<'static, ()> {
         let (raft, snapshots) = (self.raft.clone(), self.snapshots.clone());
         async move {

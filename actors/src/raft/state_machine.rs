@@ -1,15 +1,15 @@
 //! The state machine of one group: a shard's state, what of the log it has applied, and its snapshots.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use openraft::storage::RaftStateMachine;
 use openraft::{Entry, EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, SnapshotMeta, StorageIOError};
 use parking_lot::{Mutex, RwLock};
 use tallymesh_storage::StorageError;
 use tallymesh_storage::clock::Clock;
-use tallymesh_storage::disk::Disk;
-use tallymesh_storage::shard::{SavedShard, ShardState};
+use tallymesh_storage::files::ShardFiles;
+use tallymesh_storage::shard::{PartApplied, ShardOptions, ShardState};
 use tokio::sync::watch;
 
 use super::log_store::StopReason;
@@ -47,25 +47,25 @@ pub struct Applied {
 
 pub type SharedState = Arc<RwLock<Applied>>;
 
-/// A snapshot as it is handed over: the manifest, and the directory where the immutable files that it names can be read.
+/// A snapshot as it is handed over: its manifest. The immutable files that it names go another way, and are in the receiver's directory before it is
+/// installed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShardSnapshot {
-    pub manifest: bytes::Bytes,
-    pub files: PathBuf,
+    pub manifest: Bytes,
 }
 
 /// Figures of the newest durable snapshot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SnapshotGauges {
-    /// All that it refers to, in bytes.
-    pub bytes: u64,
+    /// What it wrote: files and manifest. What it refers to besides was written by earlier ones.
+    pub written_bytes: u64,
     pub finished_wall_ms: Option<i64>,
 }
 
 /// Shared by the state machine and its builders.
 pub struct Snapshots {
-    disk: Arc<dyn Disk>,
-    dir: PathBuf,
+    files: ShardFiles,
+    options: ShardOptions,
     clock: Arc<dyn Clock>,
     blocking: Blocking,
     stop: StopReason,
@@ -95,12 +95,10 @@ pub struct StateMachine {
 
 /// What a state machine is opened with.
 pub struct OpenState {
-    pub disk: Arc<dyn Disk>,
-    /// The shard's own directory.
-    pub dir: PathBuf,
+    pub files: ShardFiles,
+    pub options: ShardOptions,
     pub clock: Arc<dyn Clock>,
     pub blocking: Blocking,
-    pub dedup_memory_bytes: u64,
     pub stop: StopReason,
     /// Told of every snapshot that became durable; see [`super::DurableIndex`].
     pub durable: watch::Sender<Option<u64>>,
@@ -112,21 +110,20 @@ impl StateMachine {
     /// # Errors
     /// The disk's, or damage, naming the file.
     pub fn open(open: OpenState) -> Result<Self, StorageError> {
-        let OpenState { disk, dir, clock, blocking, dedup_memory_bytes, stop, durable } = open;
-        let (applied, current) = match ShardState::open(&disk, &dir, dedup_memory_bytes)? {
-            None => {
-                (Applied { state: ShardState::new(dedup_memory_bytes), last_log_id: None, membership: Membership::default() }, None)
-            }
+        let OpenState { files, options, clock, blocking, stop, durable } = open;
+        let (applied, current) = match ShardState::open(&files, options)? {
+            None => (Applied { state: ShardState::new(options), last_log_id: None, membership: Membership::default() }, None),
             Some((state, tail)) => {
                 let tail = SnapshotTail::decode(&tail)?;
                 durable.send_replace(tail.last_log_id.map(|id| id.index));
-                let current = describe(&tail, ShardSnapshot::default());
+                let manifest = files.read_manifest()?.unwrap_or_default();
+                let current = describe(&tail, ShardSnapshot { manifest });
                 (Applied { state, last_log_id: tail.last_log_id, membership: tail.membership }, Some(current))
             }
         };
         let gauges = Mutex::new(SnapshotGauges::default());
         let turn = tokio::sync::Mutex::new(true);
-        let snapshots = Snapshots { disk, dir, clock, blocking, stop, durable, current: Mutex::new(current), gauges, turn };
+        let snapshots = Snapshots { files, options, clock, blocking, stop, durable, current: Mutex::new(current), gauges, turn };
         Ok(Self { shared: Arc::new(RwLock::new(applied)), snapshots: Arc::new(snapshots) })
     }
 
@@ -140,24 +137,26 @@ impl StateMachine {
 
     fn apply_one(&self, entry: Entry<ShardRaft>) -> Result<CommandOutcome, RaftStorageError> {
         let mut applied = self.shared.write();
-        let mut outcome = CommandOutcome::default();
-        match entry.payload {
-            EntryPayload::Blank => {}
-            EntryPayload::Membership(membership) => applied.membership = Membership::new(Some(entry.log_id), membership),
-            EntryPayload::Normal(command) => {
-                let done = applied.state.apply(entry.log_id.index, &command.0).map_err(|error| {
-                    self.snapshots.stop.set(&format_args!("applying log index {}: {error}", entry.log_id.index));
-                    StorageIOError::apply(entry.log_id, openraft::AnyError::new(&error))
-                })?;
-                outcome.parts = done
-                    .parts
-                    .into_iter()
-                    .map(|part| AppliedPart { counted: part.counted, duplicates: part.duplicates, refused: part.error })
-                    .collect();
+        let index = entry.log_id.index;
+        let done = match entry.payload {
+            EntryPayload::Normal(command) => applied.state.apply(index, &command.0),
+            EntryPayload::Blank => applied.state.skip(index).map(|()| Default::default()),
+            EntryPayload::Membership(membership) => {
+                applied.membership = Membership::new(Some(entry.log_id), membership);
+                applied.state.skip(index).map(|()| Default::default())
             }
-        }
+        };
+        let done = done.map_err(|error| {
+            self.snapshots.stop.set(&error);
+            StorageIOError::apply(entry.log_id, openraft::AnyError::new(&error))
+        })?;
         applied.last_log_id = Some(entry.log_id);
-        Ok(outcome)
+        let part = |part: PartApplied| AppliedPart {
+            counted: part.counted,
+            duplicates: part.duplicates,
+            refused: part.error.map(|e| e.to_string()),
+        };
+        Ok(CommandOutcome { parts: done.parts.into_iter().map(part).collect() })
     }
 }
 
@@ -173,11 +172,11 @@ impl StateMachine {
             (applied.state.save_plan(), SnapshotTail { last_log_id: applied.last_log_id, membership: applied.membership.clone() })
         };
         let encoded = tail.encode()?;
-        let (disk, dir) = (self.snapshots.disk.clone(), self.snapshots.dir.clone());
-        let written = self.snapshots.blocking.run(move || save.write(&disk, &dir, &encoded)).await;
+        let files = self.snapshots.files.clone();
+        let written = self.snapshots.blocking.run(move || save.write(&files, &encoded)).await;
         let saved = written.map_err(|e| StorageError::Invalid(format!("writing a snapshot ended: {e}")))??;
         self.shared.write().state.mark_saved(&saved);
-        Ok(self.settle(&tail, &saved))
+        Ok(self.settle(&tail, saved.manifest().clone(), saved.written_bytes()))
     }
 
     async fn install(&self, meta: &SnapshotMeta<u64, Peer>, snapshot: ShardSnapshot) -> Result<(), StorageError> {
@@ -185,16 +184,25 @@ impl StateMachine {
         if !*open {
             return Err(StorageError::Invalid("the shard is closed".to_owned()));
         }
-        let _ = (meta, snapshot);
+        let files = self.snapshots.files.clone();
+        let options = self.snapshots.options;
+        let manifest = snapshot.manifest.clone();
+        let installed = self.snapshots.blocking.run(move || ShardState::install(&files, &manifest, options)).await;
+        let (state, tail) = installed.map_err(|e| StorageError::Invalid(format!("installing a snapshot ended: {e}")))??;
+        let tail = SnapshotTail::decode(&tail)?;
+        if tail.last_log_id != meta.last_log_id {
+            return Err(StorageError::Invalid(format!("the snapshot ends with {:?}, it was announced with {:?}", tail.last_log_id, meta.last_log_id)));
+        }
+        *self.shared.write() = Applied { state, last_log_id: tail.last_log_id, membership: tail.membership.clone() };
+        self.settle(&tail, snapshot.manifest, 0);
         Ok(())
     }
 
     /// The snapshot is durable: the log that it covers may go.
-    fn settle(&self, tail: &SnapshotTail, saved: &SavedShard) -> Snapshot<ShardRaft> {
-        let data = ShardSnapshot { manifest: saved.manifest.clone(), files: self.snapshots.dir.clone() };
-        let snapshot = describe(tail, data);
+    fn settle(&self, tail: &SnapshotTail, manifest: Bytes, written_bytes: u64) -> Snapshot<ShardRaft> {
+        let snapshot = describe(tail, ShardSnapshot { manifest });
         *self.snapshots.current.lock() = Some(snapshot.clone());
-        *self.snapshots.gauges.lock() = SnapshotGauges { bytes: saved.bytes, finished_wall_ms: Some(self.snapshots.clock.wall_ms()) };
+        *self.snapshots.gauges.lock() = SnapshotGauges { written_bytes, finished_wall_ms: Some(self.snapshots.clock.wall_ms()) };
         self.snapshots.durable.send_replace(tail.last_log_id.map(|id| id.index));
         snapshot
     }
