@@ -7,5 +7,6 @@ pub mod disk;
 mod error;
 pub mod files;
 pub mod space;
+pub mod wal;
 
 pub use error::StorageError;
