@@ -6,4 +6,6 @@ pub mod disk;
 mod error;
 pub mod files;
 
+pub mod windows;
+
 pub use error::StorageError;
