@@ -10,5 +10,6 @@ pub mod files;
 pub mod shard;
 pub mod space;
 pub mod wal;
+pub mod windows;
 
 pub use error::StorageError;
