@@ -18,7 +18,6 @@ use tallymesh_protocol::command::ShardSettings;
 use tallymesh_protocol::definition::DefinitionSet;
 use tallymesh_protocol::error::ErrorCode;
 use tallymesh_protocol::hash::ShardId;
-use tallymesh_protocol::query::ShardQuery;
 use tallymesh_storage::StorageError;
 use tallymesh_storage::clock::Clock;
 use tallymesh_storage::dir_lock::DirLock;
@@ -231,10 +230,10 @@ impl Mesh {
                 other => reserved.push(other),
             }
         }
-        let send = |((_, bytes), reserved): ((ShardId, Bytes), Result<(&Shard, Reserved), AppendError>)| {
-            reserved.map(|(shard, room)| (shard, shard.append(room, bytes, arrived, arrived + timeout)))
-        };
-        let sent: Vec<_> = parts.into_iter().zip(reserved).map(send).collect();
+        let mut sent = Vec::with_capacity(parts.len());
+        for ((_, bytes), reserved) in parts.into_iter().zip(reserved) {
+            sent.push(reserved.map(|(shard, room)| (shard, shard.append(room, bytes, arrived, arrived + timeout))));
+        }
         let mut outcomes = Vec::with_capacity(sent.len());
         for sent in sent {
             outcomes.push(match sent {

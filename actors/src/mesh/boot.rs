@@ -13,7 +13,7 @@ use tallymesh_storage::StorageError;
 use tallymesh_storage::dir_lock::DirLock;
 use tallymesh_storage::files::ShardFiles;
 use tallymesh_storage::shard::ShardOptions;
-use tallymesh_storage::wal::{Wal, WalOptions};
+use tallymesh_storage::wal::{Recovered as LogRecovered, Wal, WalOptions};
 use tokio::sync::Semaphore;
 
 use super::cluster_file::ClusterFile;
@@ -87,7 +87,7 @@ fn open_log(options: &MeshOptions, blocking: Blocking) -> Result<(Wal, LogRunner
         ..WalOptions::default()
     };
     let opened = Wal::open(options.disk.clone(), options.clock.clone(), &log_dir(options), wal_options)?;
-    opened.recovered.report();
+    report(&opened.recovered);
     let wal = opened.wal.clone();
     if ClusterFile::read(&*options.disk, &options.data_dir)?.is_none() {
         // After the log exists: a directory that has this file and no log has lost it.
@@ -95,6 +95,17 @@ fn open_log(options: &MeshOptions, blocking: Blocking) -> Result<(Wal, LogRunner
     }
     let runner = LogRunner::start(opened.wal, opened.writer, blocking)?;
     Ok((wal, runner))
+}
+
+fn report(found: &LogRecovered) {
+    tracing::info!(segments = found.segments, records = found.records, bytes = found.bytes, "log read");
+    if let Some(torn) = &found.torn {
+        tracing::warn!(path = %torn.path.display(), offset = torn.offset, bytes = torn.bytes, "cut off writes that were never acked");
+    }
+    for damage in &found.damage {
+        let error = damage.error();
+        tracing::error!(%error, stopped = ?damage.groups, unknown_too = damage.stops_unknown_groups, "the log is damaged");
+    }
 }
 
 /// A shard with its log applied, before it has an owner.

@@ -56,7 +56,7 @@ async fn drive(mut writer: WalWriter, work: Arc<Notify>, mut ended: watch::Recei
         tokio::select! {
             biased;
             () = work.notified() => {
-                while writer.step() {}
+                while writer.step() > 0 {}
             }
             // An error means that the mesh is gone.
             _ = ended.wait_for(|ended| *ended) => return writer.mark(),

@@ -153,6 +153,6 @@ mod tests {
     fn commands_print_as_their_size() {
         let entry = Entry::<ShardRaft> { log_id: log_id(1, 2), payload: EntryPayload::Normal(Command(Bytes::from_static(b"secret"))) };
         assert!(!format!("{entry:?} {entry}").contains("secret"));
-        assert!(format!("{entry:?}").contains("6 bytes"));
+        assert_eq!(format!("{:?}", Command(Bytes::from_static(b"secret"))), "Command(6 bytes)");
     }
 }

@@ -176,7 +176,11 @@ impl RaftLogStorage<ShardRaft> for LogStore {
         let mut last = self.last;
         let mut encoded = Vec::with_capacity(1);
         for entry in entries {
-            last = Some(entry.log_id);
+            last = last.max(Some(entry.log_id));
+            if self.purged.is_some_and(|purged| entry.log_id.index <= purged.index) {
+                // A snapshot covers it: it may come late, from a leader that did not know.
+                continue;
+            }
             encoded.push(codec::encode_entry(entry).map_err(|e| self.failed(StorageIOError::write_logs, &e))?);
         }
         let stop = self.stop.clone();
