@@ -9,5 +9,6 @@ mod error;
 pub mod files;
 pub mod shard;
 pub mod space;
+pub mod windows;
 
 pub use error::StorageError;
