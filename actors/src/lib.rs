@@ -2,6 +2,9 @@
 
 pub mod admission;
 mod mesh;
+pub mod raft;
+pub mod replicator;
+mod shard;
 pub mod tail;
 
 pub use mesh::{AppendError, Gathered, Mesh, MeshOptions, PartOutcome, ShardAnswer, ShardStatus, StartError};

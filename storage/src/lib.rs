@@ -3,10 +3,14 @@
 
 pub mod clock;
 pub mod dead_letters;
+pub mod dedup;
 pub mod dir_lock;
 pub mod disk;
 mod error;
 pub mod files;
+pub mod shard;
 pub mod space;
+pub mod wal;
+pub mod windows;
 
 pub use error::StorageError;

@@ -1,0 +1,263 @@
+//! From a data directory to a mesh that takes writes.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use futures::future::join_all;
+use tallymesh_protocol::command::{ShardSettings, encode_configure, encode_tick};
+use tallymesh_protocol::definition::DefinitionSet;
+use tallymesh_protocol::hash::ShardId;
+use tallymesh_protocol::limits::SHARDS_MAX;
+use tallymesh_storage::StorageError;
+use tallymesh_storage::dir_lock::DirLock;
+use tallymesh_storage::files::ShardFiles;
+use tallymesh_storage::shard::ShardOptions;
+use tallymesh_storage::wal::{Recovered as LogRecovered, Wal, WalOptions};
+use tokio::sync::Semaphore;
+
+use super::cluster_file::ClusterFile;
+use super::log_runner::LogRunner;
+use super::upkeep::Upkeep;
+use super::{Inner, Mesh, MeshOptions, Owned, Slot, StartError};
+use crate::raft::{Blocking, DurableIndex, LogStore, OpenReplica, OpenState, RaftReplica, StateMachine, StopReason};
+use crate::shard::stamp::StampClock;
+use crate::shard::{Shard, ShardParts};
+
+/// Id of the only node of a cluster of one.
+const ONLY_NODE: u64 = 1;
+/// Recent log in memory for the entries that are applied right after they are written, in bytes.
+const LOG_CACHE_BYTES_MAX: usize = 64 << 20;
+/// Beside what the queues of the shards may hold, the log's own queue takes this much: votes, marks, ticks, in bytes.
+const LOG_QUEUE_SPARE_BYTES: usize = 16 << 20;
+
+pub async fn start(options: MeshOptions, blocking: Blocking, lock: Option<DirLock>) -> Result<Mesh, StartError> {
+    check(&options)?;
+    DefinitionSet::compile(options.settings.definitions_version, options.settings.definitions.clone())
+        .map_err(|e| StartError::Invalid(e.to_string()))?;
+    let (wal, log) = open_log(&options, blocking)?;
+    let result = start_shards(options, blocking, lock, wal, log).await;
+    match result {
+        Ok(mesh) => Ok(mesh),
+        Err((error, log)) => {
+            log.close(blocking).await;
+            Err(error)
+        }
+    }
+}
+
+fn check(options: &MeshOptions) -> Result<(), StartError> {
+    if options.shards == 0 || usize::from(options.shards) > SHARDS_MAX {
+        return Err(StartError::Invalid(format!("shards = {}: must be 1 to {SHARDS_MAX}", options.shards)));
+    }
+    let Some(cluster) = ClusterFile::read(&*options.disk, &options.data_dir)? else { return Ok(()) };
+    if cluster.shards != options.shards {
+        return Err(StartError::Invalid(format!(
+            "shards = {}, but {} was made with {}: the number of shards is fixed when a cluster is made; set it back, or start with an empty directory",
+            options.shards,
+            options.data_dir.display(),
+            cluster.shards
+        )));
+    }
+    let log_dir = log_dir(options);
+    let is_there = options.disk.list(&log_dir).is_ok_and(|files| !files.is_empty());
+    if !is_there {
+        // An empty log would look like a new cluster, and forget what was acked.
+        return Err(StartError::Invalid(format!(
+            "{} belongs to cluster {}, but its log in {} is gone: restore it, or start with an empty directory",
+            options.data_dir.display(),
+            cluster.cluster_id,
+            log_dir.display()
+        )));
+    }
+    Ok(())
+}
+
+fn log_dir(options: &MeshOptions) -> std::path::PathBuf {
+    options.data_dir.join("log")
+}
+
+fn open_log(options: &MeshOptions, blocking: Blocking) -> Result<(Wal, LogRunner), StartError> {
+    let queues = usize::from(options.shards).saturating_mul(options.shard_queue_bytes_max);
+    let wal_options = WalOptions {
+        segment_bytes: options.log_segment_bytes,
+        queue_bytes_max: queues.saturating_add(LOG_QUEUE_SPARE_BYTES),
+        cache_bytes_max: LOG_CACHE_BYTES_MAX,
+        ..WalOptions::default()
+    };
+    let opened = Wal::open(options.disk.clone(), options.clock.clone(), &log_dir(options), wal_options)?;
+    report(&opened.recovered);
+    let wal = opened.wal.clone();
+    if ClusterFile::read(&*options.disk, &options.data_dir)?.is_none() {
+        // After the log exists: a directory that has this file and no log has lost it.
+        ClusterFile::new(options.shards).write(&*options.disk, &options.data_dir)?;
+    }
+    let runner = LogRunner::start(opened.wal, opened.writer, blocking)?;
+    Ok((wal, runner))
+}
+
+fn report(found: &LogRecovered) {
+    tracing::info!(segments = found.segments, records = found.records, bytes = found.bytes, "log read");
+    if let Some(torn) = &found.torn {
+        tracing::warn!(path = %torn.path.display(), offset = torn.offset, bytes = torn.bytes, "cut off writes that were never acked");
+    }
+    for damage in &found.damage {
+        let error = damage.error();
+        tracing::error!(%error, stopped = ?damage.groups, unknown_too = damage.stops_unknown_groups, "the log is damaged");
+    }
+}
+
+async fn start_shards(
+    options: MeshOptions,
+    blocking: Blocking,
+    lock: Option<DirLock>,
+    wal: Wal,
+    log: LogRunner,
+) -> Result<Mesh, (StartError, LogRunner)> {
+    let opening = (0..options.shards).map(|shard| open_shard(&options, blocking, &wal, ShardId(shard)));
+    let opened: Vec<Result<ShardParts, (ShardId, String)>> = join_all(opening).await;
+    let running: Vec<&ShardParts> = opened.iter().filter_map(|o| o.as_ref().ok()).collect();
+    let definitions = match configure(&options, &running).await {
+        Ok(definitions) => Arc::new(definitions),
+        Err(error) => {
+            join_all(running.iter().map(|parts| parts.replica.shutdown())).await;
+            return Err((error, log));
+        }
+    };
+    let mut shards = Vec::with_capacity(opened.len());
+    let mut actors = Vec::with_capacity(opened.len());
+    for opened in opened {
+        let spawned = match opened {
+            Err(stopped) => Err(stopped),
+            Ok(parts) => {
+                let id = parts.id;
+                Shard::spawn(parts).await.map_err(|detail| (id, detail))
+            }
+        };
+        shards.push(match spawned {
+            Err((shard, detail)) => Slot::Stopped { shard, detail },
+            Ok((shard, actor)) => {
+                actors.push(actor);
+                Slot::Running(shard)
+            }
+        });
+    }
+    let log_is_full = Arc::new(AtomicBool::new(false));
+    let running: Vec<Shard> = shards.iter().filter_map(Slot::running).cloned().collect();
+    let upkeep =
+        Upkeep::start(running, log.wal.clone(), options.clock.clone(), options.log_bytes_max, options.tick_interval, log_is_full.clone());
+    let lanes = std::thread::available_parallelism().map_or(2, usize::from);
+    let inner = Inner {
+        definitions,
+        clock: options.clock,
+        blocking,
+        shards,
+        closing: AtomicBool::new(false),
+        log_is_full,
+        lanes: Arc::new(Semaphore::new(lanes * super::read::QUERIES_PER_LANE)),
+        lane_count: lanes,
+        owned: tokio::sync::Mutex::new(Some(Owned { upkeep, actors, log, _lock: lock })),
+    };
+    Ok(Mesh { inner: Arc::new(inner) })
+}
+
+async fn open_shard(options: &MeshOptions, blocking: Blocking, wal: &Wal, id: ShardId) -> Result<ShardParts, (ShardId, String)> {
+    let stop = StopReason::new(id);
+    match recover(options, blocking, wal, id, &stop).await {
+        Ok(recovered) => Ok(recovered),
+        Err(detail) => {
+            stop.set(&detail);
+            Err((id, stop.get().unwrap_or(detail)))
+        }
+    }
+}
+
+async fn recover(options: &MeshOptions, blocking: Blocking, wal: &Wal, id: ShardId, stop: &StopReason) -> Result<ShardParts, String> {
+    let (durable, durable_index) = DurableIndex::new(None);
+    let dir = options.data_dir.join("shards").join(id.to_string());
+    let (disk, clock, its_stop) = (options.disk.clone(), options.clock.clone(), stop.clone());
+    let state_options = ShardOptions { dedup_memory_bytes_max: options.dedup_memory_bytes as usize / usize::from(options.shards) };
+    let open = move || -> Result<StateMachine, StorageError> {
+        let files = ShardFiles::open(disk, dir)?;
+        StateMachine::open(OpenState { files, options: state_options, clock, blocking, stop: its_stop, durable })
+    };
+    let state = blocking.run(open).await?.map_err(|e| e.to_string())?;
+    let log = LogStore::open(wal.clone(), id, durable_index, stop.clone()).map_err(|e| e.to_string())?;
+    let (shared, snapshots) = (state.shared(), state.snapshots());
+    let open = OpenReplica { node: ONLY_NODE, shard: id, log, state, stop: stop.clone() };
+    let replica = RaftReplica::open(open).await.map_err(|e| e.to_string())?;
+    let parts = ShardParts {
+        id,
+        replica: Arc::new(replica),
+        state: shared,
+        snapshots,
+        stop: stop.clone(),
+        clock: options.clock.clone(),
+        queue_bytes_max: options.shard_queue_bytes_max,
+    };
+    catch_up(&parts).await?;
+    Ok(parts)
+}
+
+/// An entry of an earlier term is applied only behind one of the present: give it one, so that the state is whole before anybody looks at it.
+async fn catch_up(shard: &ShardParts) -> Result<(), String> {
+    let status = shard.replica.status();
+    if status.applied_index < status.last_log_index {
+        propose(shard, encode_tick).await?;
+    }
+    Ok(())
+}
+
+async fn propose(shard: &ShardParts, command: impl FnOnce(i64) -> bytes::Bytes) -> Result<(), String> {
+    let last = shard.state.read().state.stamp_ms();
+    let stamp = StampClock::new(last).stamp(shard.clock.wall_ms(), shard.clock.monotonic());
+    shard.replica.propose(command(stamp)).await.map(drop).map_err(|e| e.to_string())
+}
+
+/// Brings every shard's settings to what was asked, through its log; the definitions that hold then.
+async fn configure(options: &MeshOptions, shards: &[&ShardParts]) -> Result<DefinitionSet, StartError> {
+    let wanted = &options.settings;
+    let used = shards.iter().find(|shard| shard.state.read().state.counters().events > 0);
+    if let Some(used) = used {
+        let there = used.state.read().state.settings().clone();
+        if there.definitions != wanted.definitions {
+            return Err(StartError::Invalid(definitions_differ(&options.data_dir, &there, wanted)));
+        }
+    }
+    // Definitions under a lower number than a shard knows would make every batch stale to it.
+    let known = shards.iter().map(|shard| shard.state.read().state.settings().definitions_version).max();
+    let version = wanted.definitions_version.max(known.unwrap_or(0));
+    let wanted = ShardSettings { definitions_version: version, ..wanted.clone() };
+    let definitions = DefinitionSet::compile(version, wanted.definitions.clone()).map_err(|e| StartError::Invalid(e.to_string()))?;
+    for shard in shards {
+        let differs = *shard.state.read().state.settings() != wanted;
+        if differs {
+            let proposed = propose(shard, |stamp| encode_configure(stamp, &wanted)).await;
+            proposed.map_err(|detail| StartError::Shard { shard: shard.id, detail })?;
+        }
+    }
+    Ok(definitions)
+}
+
+fn definitions_differ(dir: &Path, there: &ShardSettings, wanted: &ShardSettings) -> String {
+    let names = |settings: &ShardSettings| -> Vec<String> { settings.definitions.iter().map(|d| d.name.clone()).collect() };
+    let (there_names, wanted_names) = (names(there), names(wanted));
+    let mut differences = Vec::new();
+    for definition in &wanted.definitions {
+        match there.definitions.iter().find(|d| d.name == definition.name) {
+            None => differences.push(format!("`{}` is new", definition.name)),
+            Some(known) if known != definition => differences.push(format!("`{}` has changed", definition.name)),
+            Some(_) => {}
+        }
+    }
+    differences.extend(there_names.iter().filter(|n| !wanted_names.contains(n)).map(|n| format!("`{n}` is missing")));
+    if differences.is_empty() {
+        differences.push("their order has changed".to_owned());
+    }
+    format!(
+        "[[metrics]] differs from what {} was founded with ({}): the file only founds the set. Restore it as it was, or start with an empty directory and \
+         send the events again",
+        dir.display(),
+        differences.join(", ")
+    )
+}
