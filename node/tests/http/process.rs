@@ -14,9 +14,13 @@ fn program() -> Command {
 }
 
 fn serve(dir: &Path) -> Command {
+    serve_on("127.0.0.1:0", dir)
+}
+
+fn serve_on(address: &str, dir: &Path) -> Command {
     let mut command = program();
     let free_disk = format!("disk.readonly_below={}", small_config(dir).disk.readonly_below);
-    command.args(["serve", "--http", "127.0.0.1:0", "--set", &free_disk, "--set", "cluster.shards=2"]);
+    command.args(["serve", "--http", address, "--set", &free_disk, "--set", "cluster.shards=2"]);
     command.arg("--data-dir").arg(dir.join("data"));
     command
 }
@@ -68,9 +72,8 @@ fn a_signal_ends_it_with_0_and_what_cannot_start_exits_with_1() {
         let (mut child, _log, url) = started(serve(dir.path()));
         let (code, error) = run(serve(dir.path()));
         assert!(code == 1 && error.contains(&dir.path().join("data").display().to_string()), "{code} {error}");
-        let mut same_port = serve(&dir.path().join("other"));
-        same_port.args(["--http", url.strip_prefix("http://").expect("a URL")]);
-        let (code, error) = run(same_port);
+        let port = url.strip_prefix("http://").expect("a URL");
+        let (code, error) = run(serve_on(port, &dir.path().join("other")));
         assert!(code == 1 && error.contains("--http"), "{code} {error}");
         let id = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(id, signal).expect("signalled");
