@@ -66,6 +66,11 @@ impl ArraySplitter {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub fn carried_bytes(&self) -> usize {
+        self.carry.capacity()
+    }
+
     pub fn finish(mut self, sink: &mut impl EventSink) -> Result<u32, Problem> {
         match self.open.take() {
             Some(open) if !self.in_array && open.extent.may_end() => self.close(&open, sink)?,
