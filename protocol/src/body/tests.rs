@@ -107,7 +107,7 @@ fn a_broken_array_is_refused_whole_with_the_place() {
 fn limits_are_on_items_bytes_and_the_decoded_body() {
     use BodyFormat::{Json, NdJson};
     let limits = BodyLimits { events_max: 2, ..LIMITS };
-    for (format, two, three) in [(Json, "[1,2]", "[1,2,3]"), (NdJson, "1\n2\n\n", "1\n2\n3")] {
+    for (format, two, three) in [(Json, "[1,2]", "[1,2,3]"), (NdJson, "1\n2\n\n", "1\n2\n3\n")] {
         assert_eq!(run(format, limits, [two.as_bytes()]).expect("within the limit").0, 2);
         let problem = run(format, limits, [three.as_bytes()]).expect_err("one too many");
         assert_eq!((problem.code, problem.limit), (ErrorCode::TooManyEvents, Some(2)));
