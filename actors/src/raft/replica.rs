@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
-use openraft::error::{CheckIsLeaderError, ClientWriteError, Fatal, InitializeError, RaftError};
+use openraft::error::{CheckIsLeaderError, ClientWriteError, Fatal, RaftError};
 use openraft::{Raft, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
 use tallymesh_protocol::hash::ShardId;
@@ -103,11 +103,13 @@ impl RaftReplica {
     }
 
     async fn lead(&self) -> Result<(), ReplicatorError> {
-        let members = BTreeMap::from([(self.node, Peer::default())]);
-        match self.raft.initialize(members).await {
-            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
-            Err(RaftError::APIError(e)) => return Err(ReplicatorError::Stopped(e.to_string())),
-            Err(RaftError::Fatal(e)) => return Err(fatal(&self.stop, &e)),
+        if !self.raft.is_initialized().await.map_err(|e| fatal(&self.stop, &e))? {
+            let members = BTreeMap::from([(self.node, Peer::default())]);
+            match self.raft.initialize(members).await {
+                Ok(()) => {}
+                Err(RaftError::APIError(e)) => return Err(ReplicatorError::Stopped(e.to_string())),
+                Err(RaftError::Fatal(e)) => return Err(fatal(&self.stop, &e)),
+            }
         }
         // A group of one need not wait for a time-out to find out that nobody leads; one that restarts with its committed vote leads already.
         self.raft.trigger().elect().await.map_err(|e| fatal(&self.stop, &e))?;

@@ -55,7 +55,11 @@ fn run_until_cut(disk: &SimDisk, changes: u64) -> Vec<u64> {
     disk.fail_after(changes);
     run(async {
         match start(disk).await {
-            Ok(mesh) => workload(&mesh).await,
+            Ok(mesh) => {
+                let acked = workload(&mesh).await;
+                mesh.shutdown().await;
+                acked
+            }
             Err(_) => Vec::new(),
         }
     })
@@ -88,7 +92,12 @@ fn changes_of_workload() -> u64 {
     let disk = SimDisk::new();
     let acked = run_until_cut(&disk, u64::MAX);
     assert_eq!(acked.len() as u64, BATCHES, "without a cut everything is acked");
-    disk.counts().changes()
+    let counts = disk.counts();
+    assert!(counts.renames > 2 * u64::from(SHARDS), "snapshots are written: {counts:?}");
+    let log_files = disk.files().into_keys().filter(|path| path.extension().is_some_and(|e| e == "wal"));
+    let oldest = log_files.filter_map(|path| path.file_stem()?.to_str()?.parse::<u64>().ok()).min();
+    assert!(oldest.is_some_and(|oldest| oldest > 1), "log files are removed: {oldest:?} is the oldest");
+    counts.changes()
 }
 
 #[test]
