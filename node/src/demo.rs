@@ -2,6 +2,7 @@
 
 pub mod catalogue;
 pub mod definitions;
+pub mod feed;
 pub mod random;
 pub mod sample;
 pub mod session;

@@ -166,7 +166,8 @@ impl Client {
         CliError::Unreachable { url: self.base.clone(), detail }
     }
 
-    async fn refusal(&self, mut response: Response) -> CliError {
+    /// What an answer with an error status says.
+    pub async fn refusal(&self, mut response: Response) -> CliError {
         let status = response.status();
         let mut body = Vec::new();
         while let Ok(Some(chunk)) = response.chunk().await {

@@ -108,4 +108,4 @@ pub const ERRORS: [(&str, f64); 5] =
 pub const PLANS: [(&str, f64, f64); 4] = [("free", 61.0, 0.0), ("starter", 24.0, 19.0), ("team", 12.0, 79.0), ("business", 3.0, 249.0)];
 
 /// Accounts of a country with share 1.
-pub const ACCOUNTS_PER_SHARE: f64 = 900.0;
+pub const ACCOUNTS_PER_SHARE: f64 = 500.0;

@@ -12,11 +12,11 @@ pub fn definitions() -> Vec<MetricDefinition> {
         description: description.to_owned(),
     };
     vec![
-        metric("feature_usage", &["feature_used"], &["properties.feature"], "value", "Features used, by feature"),
-        metric("page_traffic", &["page_view"], &["properties.page", "properties.referrer"], "value", "Pages viewed, by page and referrer"),
-        metric("page_load", &["page_view"], &["properties.page", "device_type"], "properties.load_ms", "Page load time in milliseconds"),
-        metric("revenue", &["purchase"], &["country_code", "properties.plan"], "value", "Purchases in euros, by country and plan"),
-        metric("errors", &["error_occurred"], &["properties.kind", "properties.page"], "value", "Errors, by kind and page"),
+        metric("feature_usage", &["feature_used"], &["feature"], "value", "Features used, by feature"),
+        metric("page_traffic", &["page_view"], &["page", "referrer"], "value", "Pages viewed, by page and referrer"),
+        metric("page_load", &["page_view"], &["page", "device_type"], "properties.load_ms", "Page load time in milliseconds"),
+        metric("revenue", &["purchase"], &["country_code", "plan"], "value", "Purchases in euros, by country and plan"),
+        metric("errors", &["error_occurred"], &["kind", "page"], "value", "Errors, by kind and page"),
     ]
 }
 

@@ -50,7 +50,12 @@ impl SampleEvent {
 
     /// Appends the event as one line of NDJSON.
     pub fn write_ndjson(&self, out: &mut Vec<u8>) {
-        // Writing to a `Vec` cannot fail, and every text is a constant of the catalogue that needs no escaping beyond what serde_json does below.
+        self.write_ndjson_from(self.source, out);
+    }
+
+    /// The same, as if sent by another source; any text will do.
+    pub fn write_ndjson_from(&self, source: &str, out: &mut Vec<u8>) {
+        // Writing to a `Vec` cannot fail. All texts but the source are constants of the catalogue; those outside of `properties` need no escaping.
         let _ = write!(
             out,
             "{{\"event_id\":\"{:032x}-{:03x}\",\"event\":\"{}\",\"timestamp\":{},\"session_id\":\"{:032x}\",\"user_id\":",
@@ -60,7 +65,9 @@ impl SampleEvent {
             Some(user) => write!(out, "\"u_{user:06}\""),
             None => write!(out, "null"),
         };
-        let _ = write!(out, ",\"source\":\"{}\",\"device_type\":\"{}\",\"country_code\":\"{}\"", self.source, self.device, self.country);
+        out.extend_from_slice(b",\"source\":");
+        let _ = serde_json::to_writer(&mut *out, source);
+        let _ = write!(out, ",\"device_type\":\"{}\",\"country_code\":\"{}\"", self.device, self.country);
         if let Some(value) = self.value {
             let _ = write!(out, ",\"value\":{value}");
         }

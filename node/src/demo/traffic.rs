@@ -51,6 +51,11 @@ impl Traffic {
         minutes
     }
 
+    /// Every event from a time on, in time order, without end.
+    pub fn events_from(&self, from_ms: i64) -> impl Iterator<Item = SampleEvent> + Send + use<> {
+        self.minutes_from(from_ms).flat_map(|(_, events)| events).skip_while(move |e| e.timestamp_ms < from_ms)
+    }
+
     /// Visits that begin in a minute, in no order, each as the events it makes.
     fn visits(&self, minute_ms: i64, out: &mut impl FnMut(SampleEvent)) {
         let minute = minute_ms.div_euclid(MINUTE_MS);
