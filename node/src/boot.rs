@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tallymesh_actors::{Mesh, MeshOptions, StartError};
 use tallymesh_storage::clock::{Clock, SystemClock};
-use tallymesh_storage::disk::Disk;
+use tallymesh_storage::disk::{Disk, RealDisk};
 
 use crate::config::Config;
 use crate::http::{App, Server};
@@ -98,51 +98,6 @@ pub async fn interrupted() -> std::io::Result<()> {
 
 impl Machine {
     pub fn this_one() -> Self {
-        Self { disk: Arc::new(Unwired), clock: Arc::new(SystemClock::new()) }
-    }
-}
-
-/// Stands in until the file layer is merged.
-struct Unwired;
-
-impl Disk for Unwired {
-    fn create_dir_all(&self, _: &std::path::Path) -> std::io::Result<()> {
-        Err(std::io::ErrorKind::Unsupported.into())
-    }
-    fn create(&self, _: &std::path::Path) -> std::io::Result<Box<dyn tallymesh_storage::disk::DiskFile>> {
-        Err(std::io::ErrorKind::Unsupported.into())
-    }
-    fn append(&self, _: &std::path::Path) -> std::io::Result<Box<dyn tallymesh_storage::disk::DiskFile>> {
-        Err(std::io::ErrorKind::Unsupported.into())
-    }
-    fn read(&self, _: &std::path::Path) -> std::io::Result<bytes::Bytes> {
-        Err(std::io::ErrorKind::Unsupported.into())
-    }
-    fn read_at(&self, _: &std::path::Path, _: u64, _: usize) -> std::io::Result<bytes::Bytes> {
-        Err(std::io::ErrorKind::Unsupported.into())
-    }
-    fn truncate(&self, _: &std::path::Path, _: u64) -> std::io::Result<()> {
-        Err(std::io::ErrorKind::Unsupported.into())
-    }
-    fn rename(&self, _: &std::path::Path, _: &std::path::Path) -> std::io::Result<()> {
-        Err(std::io::ErrorKind::Unsupported.into())
-    }
-    fn remove(&self, _: &std::path::Path) -> std::io::Result<()> {
-        Err(std::io::ErrorKind::Unsupported.into())
-    }
-    fn list(&self, _: &std::path::Path) -> std::io::Result<Vec<String>> {
-        Err(std::io::ErrorKind::Unsupported.into())
-    }
-    fn len(&self, _: &std::path::Path) -> std::io::Result<u64> {
-        Err(std::io::ErrorKind::Unsupported.into())
-    }
-    fn exists(&self, _: &std::path::Path) -> bool {
-        false
-    }
-    fn sync_dir(&self, _: &std::path::Path) -> std::io::Result<()> {
-        Err(std::io::ErrorKind::Unsupported.into())
-    }
-    fn space(&self, _: &std::path::Path) -> std::io::Result<tallymesh_storage::disk::Space> {
-        Err(std::io::ErrorKind::Unsupported.into())
+        Self { disk: Arc::new(RealDisk), clock: Arc::new(SystemClock::new()) }
     }
 }

@@ -235,7 +235,7 @@ pub struct Disk {
 
 impl Default for Disk {
     fn default() -> Self {
-        Self { readonly_below: ByteSize::mib(512), readonly_below_percent: 5.0, check_interval: Period::seconds(1) }
+        Self { readonly_below: ByteSize::mib(512), readonly_below_percent: 10.0, check_interval: Period::seconds(1) }
     }
 }
 
