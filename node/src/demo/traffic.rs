@@ -22,6 +22,8 @@ const ERROR_RATE: f64 = 0.004;
 /// What an incident multiplies the error rate by.
 const INCIDENT_FACTOR: f64 = 15.0;
 const INCIDENTS_PER_HOUR: f64 = 0.08;
+/// Larger means are drawn as normal.
+const POISSON_EXACT_MAX: f64 = 30.0;
 
 /// The recipe; holds no state, so any minute can be made on its own.
 #[derive(Clone, Debug)]
@@ -63,8 +65,7 @@ impl Traffic {
         let share_total: f64 = COUNTRIES.iter().map(|(_, share, _)| share).sum();
         let expected = self.rate * 60.0 / EVENTS_PER_VISIT * by_country.total() / share_total * day_of_week(minute_ms);
         let mut chance = Random::of(self.seed, minute as u64, u64::MAX);
-        // Close to Poisson, and growing with the rate for the same draw: a lower rate's visits are the first of a higher one's.
-        let visits = (expected + chance.normal() * expected.sqrt() + chance.unit()).floor().max(0.0) as u64;
+        let visits = poisson(expected, &mut chance);
         let error_rate = self.error_rate(minute_ms);
         for visit_number in 0..visits {
             let mut random = Random::of(self.seed, minute as u64, visit_number);
@@ -83,6 +84,23 @@ impl Traffic {
         let minute = minute_ms.rem_euclid(HOUR_MS) / MINUTE_MS;
         if incident && (begins..begins + lasts).contains(&minute) { ERROR_RATE * INCIDENT_FACTOR } else { ERROR_RATE }
     }
+}
+
+/// A Poisson draw that grows with its mean for the same chance: a lower rate's visits are the first of a higher one's.
+fn poisson(mean: f64, chance: &mut Random) -> u64 {
+    let (at, normal) = (chance.unit(), chance.normal());
+    if mean > POISSON_EXACT_MAX {
+        return (mean + normal * mean.sqrt()).round().max(0.0) as u64;
+    }
+    let mut drawn = 0;
+    let mut probability = (-mean).exp();
+    let mut cumulative = probability;
+    while at > cumulative && probability > 0.0 {
+        drawn += 1;
+        probability *= mean / drawn as f64;
+        cumulative += probability;
+    }
+    drawn
 }
 
 /// Activity by local time, mean 1 over a day: a peak in the early afternoon, quiet at night, a dip for lunch.
