@@ -13,5 +13,7 @@ pub mod filter;
 pub mod hash;
 pub mod key;
 pub mod limits;
+pub mod merge;
+pub mod plan;
 pub mod query;
 pub mod time;
