@@ -1,5 +1,7 @@
 //! Who owns what: shard actors on their replicated logs, scatter-gather over them, back-pressure. Engines are pure and live below; actors move messages.
 
+pub mod admission;
 mod mesh;
+pub mod tail;
 
 pub use mesh::{AppendError, Gathered, Mesh, MeshOptions, PartOutcome, ShardAnswer, ShardStatus, StartError};

@@ -5,8 +5,10 @@
 pub mod aggregate;
 pub mod answer;
 pub mod batch;
+pub mod body;
 pub mod command;
 pub mod definition;
+pub mod encode;
 pub mod error;
 pub mod event;
 pub mod filter;
@@ -14,6 +16,7 @@ pub mod hash;
 pub mod key;
 pub mod limits;
 pub mod merge;
+pub mod parse;
 pub mod plan;
 pub mod query;
 pub mod time;

@@ -2,8 +2,11 @@
 //! Below them the file layer and the clock, as parameters.
 
 pub mod clock;
+pub mod dead_letters;
+pub mod dir_lock;
 pub mod disk;
 mod error;
 pub mod files;
+pub mod space;
 
 pub use error::StorageError;

@@ -1,0 +1,103 @@
+//! Starts and stops a node: sinks first (disk, shards), sources last (the listener); the other way round to stop.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tallymesh_actors::{Mesh, MeshOptions, StartError};
+use tallymesh_storage::clock::{Clock, SystemClock};
+use tallymesh_storage::disk::{Disk, RealDisk};
+
+use crate::config::Config;
+use crate::http::{App, Server};
+
+/// What the node stands on, as parameters: a test hands in others.
+#[derive(Clone)]
+pub struct Machine {
+    pub disk: Arc<dyn Disk>,
+    pub clock: Arc<dyn Clock>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("cannot listen on {addr}: {source}; is another node running? choose another address with --http")]
+    Listen { addr: String, source: std::io::Error },
+}
+
+/// A node that serves.
+pub struct RunningNode {
+    app: Arc<App>,
+    server: Server,
+}
+
+impl RunningNode {
+    /// Recovers the data directory and starts to listen; when it returns, the node takes writes.
+    ///
+    /// # Errors
+    /// See [`BootError`].
+    pub async fn start(config: Config, machine: Machine) -> Result<Self, BootError> {
+        // The port first: it is the cheapest thing to find taken.
+        let listener =
+            Server::bind(&config.http.addr).await.map_err(|source| BootError::Listen { addr: config.http.addr.clone(), source })?;
+        let mesh = Mesh::start(mesh_options(&config, &machine)).await?;
+        let app = App::new(config, machine, mesh);
+        let server = Server::start(listener, app.clone());
+        Ok(Self { app, server })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address())
+    }
+
+    pub fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    /// Drains and closes: when it returns, everything acked is on disk and the directory is free.
+    pub async fn shutdown(self) {
+        self.server.shutdown().await;
+        self.app.mesh.shutdown().await;
+    }
+}
+
+fn mesh_options(config: &Config, machine: &Machine) -> MeshOptions {
+    MeshOptions {
+        disk: machine.disk.clone(),
+        clock: machine.clock.clone(),
+        data_dir: PathBuf::from(&config.node.data_dir),
+        shards: config.cluster.shards,
+        settings: config.shard_settings(),
+        log_segment_bytes: config.log.segment.0,
+        log_bytes_max: config.log.max.0,
+        dedup_memory_bytes: config.dedup.memory.0,
+        shard_queue_bytes_max: config.ingest.shard_queue_bytes_max.as_usize(),
+        tick_interval: config.windows.tick.duration(),
+    }
+}
+
+/// Waits for SIGTERM or SIGINT.
+///
+/// # Errors
+/// The signal handlers could not be installed.
+pub async fn interrupted() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+impl Machine {
+    pub fn this_one() -> Self {
+        Self { disk: Arc::new(RealDisk), clock: Arc::new(SystemClock::new()) }
+    }
+}

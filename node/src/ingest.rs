@@ -1,0 +1,3 @@
+//! From a request body to counted events.
+
+pub mod decode;
