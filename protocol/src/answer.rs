@@ -71,6 +71,18 @@ pub struct Row {
     /// By aggregate label; null where there is no value.
     #[serde(serialize_with = "whole_as_integer")]
     pub values: BTreeMap<String, Option<f64>>,
+    /// The same step and group of the range it is compared with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compare: Option<Compared>,
+}
+
+/// An earlier row beside a row.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Compared {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<String>,
+    #[serde(serialize_with = "whole_as_integer")]
+    pub values: BTreeMap<String, Option<f64>>,
 }
 
 /// Largest magnitude below which every whole `f64` is printed as an integer exactly.
