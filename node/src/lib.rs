@@ -1,5 +1,6 @@
 //! The process: configuration, boot and shutdown, HTTP, command line. A library so that tests and the demo start a node in their own process.
 
+pub mod bench;
 pub mod boot;
 pub mod cli;
 pub mod config;
