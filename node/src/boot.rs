@@ -66,7 +66,7 @@ impl RunningNode {
     }
 }
 
-fn mesh_options(config: &Config, machine: &Machine) -> MeshOptions {
+pub(crate) fn mesh_options(config: &Config, machine: &Machine) -> MeshOptions {
     MeshOptions {
         disk: machine.disk.clone(),
         clock: machine.clock.clone(),

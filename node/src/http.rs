@@ -22,13 +22,15 @@ pub struct App {
     pub config: Config,
     pub machine: Machine,
     pub mesh: Mesh,
+    pub queries: query::Gate,
 }
 
 pub type AppState = Arc<App>;
 
 impl App {
     pub fn new(config: Config, machine: Machine, mesh: Mesh) -> AppState {
-        Arc::new(Self { config, machine, mesh })
+        let queries = query::Gate::new(config.query.concurrency, config.query.waiters_max);
+        Arc::new(Self { config, machine, mesh, queries })
     }
 
     /// UTC milliseconds.

@@ -60,6 +60,12 @@ impl CliError {
     }
 }
 
+impl From<anyhow::Error> for CliError {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(format!("{error:#}"))
+    }
+}
+
 /// Prints the error of a finished command to stderr and gives the code to exit with.
 pub fn finish(result: Result<(), CliError>) -> ExitCode {
     match result {
@@ -166,7 +172,8 @@ impl Client {
         CliError::Unreachable { url: self.base.clone(), detail }
     }
 
-    async fn refusal(&self, mut response: Response) -> CliError {
+    /// What an answer with an error status says.
+    pub async fn refusal(&self, mut response: Response) -> CliError {
         let status = response.status();
         let mut body = Vec::new();
         while let Ok(Some(chunk)) = response.chunk().await {
