@@ -93,7 +93,7 @@ async fn watch_space(app: Arc<App>) {
     app.life.every(app.config.disk.check_interval.duration(), || app.space.measure()).await;
 }
 
-async fn open_dead_letters(config: &Config, dir: PathBuf) -> Result<DeadLetters, BootError> {
+pub(crate) async fn open_dead_letters(config: &Config, dir: PathBuf) -> Result<DeadLetters, BootError> {
     let limits = DeadLetterLimits { bytes_max: config.dead_letters.bytes_max.0, count_max: config.dead_letters.count_max };
     let opened = tokio::task::spawn_blocking(move || DeadLetters::open(&dir, limits)).await;
     match opened {
@@ -102,7 +102,7 @@ async fn open_dead_letters(config: &Config, dir: PathBuf) -> Result<DeadLetters,
     }
 }
 
-fn mesh_options(config: &Config, machine: &Machine) -> MeshOptions {
+pub(crate) fn mesh_options(config: &Config, machine: &Machine) -> MeshOptions {
     MeshOptions {
         disk: machine.disk.clone(),
         clock: machine.clock.clone(),

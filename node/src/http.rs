@@ -50,6 +50,7 @@ pub struct App {
     pub tail: TailHub,
     pub numbers: Arc<UniqueNumbers>,
     pub ingest: Ingest,
+    pub queries: query::Gate,
 }
 
 pub type AppState = Arc<App>;
@@ -70,8 +71,9 @@ impl App {
             numbers: Arc::new(UniqueNumbers::new()?),
         };
         let ingest = Ingest::new(&config, machine.clock.clone(), mesh.clone(), outlets.clone());
+        let queries = query::Gate::new(config.query.concurrency, config.query.waiters_max);
         let Outlets { dead_letters, tail, metrics, space, numbers } = outlets;
-        Ok(Arc::new(Self { config, machine, mesh, life: Life::default(), metrics, space, dead_letters, tail, numbers, ingest }))
+        Ok(Arc::new(Self { config, machine, mesh, life: Life::default(), metrics, space, dead_letters, tail, numbers, ingest, queries }))
     }
 
     /// UTC milliseconds.

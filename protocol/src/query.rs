@@ -2,6 +2,7 @@
 //!
 //! `plan` (time ranges, steps and time zones into slices of stored grains) is in [`crate::plan`].
 
+mod csv;
 mod cursor;
 mod metric_query;
 mod moment;

@@ -60,6 +60,12 @@ impl CliError {
     }
 }
 
+impl From<anyhow::Error> for CliError {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(format!("{error:#}"))
+    }
+}
+
 /// Prints the error of a finished command to stderr and gives the code to exit with.
 pub fn finish(result: Result<(), CliError>) -> ExitCode {
     match result {

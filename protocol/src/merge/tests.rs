@@ -31,6 +31,10 @@ fn samples() -> impl Strategy<Value = Vec<Sample>> {
     prop::collection::vec(sample, 0..120)
 }
 
+/// An event with its id.
+type Numbered<'a> = (usize, &'a Sample);
+type Place = (u32, Option<u8>);
+
 fn group_key(group: Option<u8>) -> GroupKey {
     vec![group.map(|g| format!("g{g}"))]
 }
@@ -84,11 +88,11 @@ fn rows(samples: &[Sample], order: Order, limit: usize) -> Vec<Row> {
 
 /// (bucket, group) -> values, from the plain list of samples.
 fn oracle(samples: &[Sample]) -> BTreeMap<(String, Option<String>), BTreeMap<String, Option<f64>>> {
-    let mut cells: BTreeMap<(u32, Option<u8>), Vec<(usize, &Sample)>> = BTreeMap::new();
+    let mut cells: BTreeMap<Place, Vec<Numbered<'_>>> = BTreeMap::new();
     for (id, sample) in samples.iter().enumerate() {
         cells.entry((sample.bucket, sample.group)).or_default().push((id, sample));
     }
-    let answer = |((bucket, group), events): ((u32, Option<u8>), Vec<(usize, &Sample)>)| {
+    let answer = |((bucket, group), events): (Place, Vec<Numbered<'_>>)| {
         let mut values: Vec<f64> = events.iter().filter_map(|(_, s)| s.value.map(f64::from)).collect();
         values.sort_by(f64::total_cmp);
         let users: BTreeSet<u64> = events.iter().map(|(_, s)| s.user).filter(|u| *u != 0).collect();

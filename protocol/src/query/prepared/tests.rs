@@ -170,3 +170,15 @@ fn a_shard_is_asked_only_for_what_the_query_wants() {
     assert_eq!((asked.group_by.len(), asked.filters.len(), asked.plan.buckets), (1, 1, 1));
     assert_eq!(asked.metric, MetricSelector::Event("page_view".to_owned()));
 }
+
+#[test]
+fn csv_has_the_columns_in_the_order_asked() {
+    let prepared = prepare(&[("agg", "users,count,sum"), ("group_by", "country"), ("step", "1d"), ("range", "12h")]).expect("prepares");
+    let got = answer(&prepared, [Ok(partial(&[("a,\"b\"", 0, 1500)]))]).expect("answers");
+    let expected = "time,country_code,users,count,sum\r\n2026-01-01T00:00:00Z,\"a,\"\"b\"\"\",0,1500,\r\n";
+    assert_eq!(prepared.to_csv(&got), expected);
+    let compared = prepare(&[("compare", "day")]).expect("prepares");
+    let gather = |count| compared.gather(1, shards([Ok(partial(&[("", 0, count)]))])).expect("answers");
+    let got = compared.answer(gather(5), Some(gather(3)), 0, 0).expect("answers");
+    assert_eq!(compared.to_csv(&got), "count,compare.count\r\n5,3\r\n");
+}
