@@ -93,7 +93,7 @@ async fn watch_space(app: Arc<App>) {
     app.life.every(app.config.disk.check_interval.duration(), || app.space.measure()).await;
 }
 
-pub(crate) async fn open_dead_letters(config: &Config, dir: PathBuf) -> Result<DeadLetters, BootError> {
+async fn open_dead_letters(config: &Config, dir: PathBuf) -> Result<DeadLetters, BootError> {
     let limits = DeadLetterLimits { bytes_max: config.dead_letters.bytes_max.0, count_max: config.dead_letters.count_max };
     let opened = tokio::task::spawn_blocking(move || DeadLetters::open(&dir, limits)).await;
     match opened {
