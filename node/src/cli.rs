@@ -1,16 +1,22 @@
 //! The command line: one file for each command, exit codes that scripts can rely on.
 
 mod bench;
+pub mod client;
 mod dead_letters;
 mod demo;
+pub mod output;
+mod progress;
 mod query;
 mod seed;
+pub mod sender;
 mod serve;
 mod tail;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+
+pub use client::CliError;
 
 /// Counts events as they happen, with numbers that can be trusted.
 #[derive(Debug, Parser)]
@@ -29,7 +35,7 @@ enum Command {
     /// Send events, made up or from a file.
     Seed(seed::SeedArgs),
     /// Ask for numbers.
-    Query(query::QueryArgs),
+    Query(Box<query::QueryArgs>),
     /// Watch events as they are accepted.
     Tail(tail::TailArgs),
     /// List or retry refused events.
@@ -38,36 +44,6 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Print completions for a shell.
     Completions { shell: clap_complete::Shell },
-}
-
-/// Why a command ended without success; each has its exit code.
-#[derive(Debug, thiserror::Error)]
-pub enum CliError {
-    /// Exit code 1.
-    #[error("{0}")]
-    Failed(String),
-    /// Exit code 2, as clap's own.
-    #[error("{0}")]
-    Usage(String),
-    /// Exit code 3: no node answered.
-    #[error("{0}")]
-    Unreachable(String),
-}
-
-impl CliError {
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Failed(_) => 1,
-            Self::Usage(_) => 2,
-            Self::Unreachable(_) => 3,
-        }
-    }
-}
-
-impl From<anyhow::Error> for CliError {
-    fn from(error: anyhow::Error) -> Self {
-        Self::Failed(format!("{error:#}"))
-    }
 }
 
 /// Runs one command to its end on a runtime with a worker for each core.
@@ -84,7 +60,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Command::Serve(args) => serve::run(args).await,
             Command::Demo(args) => demo::run(args).await,
             Command::Seed(args) => seed::run(args).await,
-            Command::Query(args) => query::run(args).await,
+            Command::Query(args) => query::run(*args).await,
             Command::Tail(args) => tail::run(args).await,
             Command::DeadLetters(args) => dead_letters::run(args).await,
             Command::Bench(args) => bench::run(args).await,
@@ -94,11 +70,5 @@ pub fn run(cli: Cli) -> ExitCode {
             }
         }
     });
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::from(error.exit_code())
-        }
-    }
+    client::finish(result)
 }
