@@ -56,6 +56,23 @@ async fn letters_that_pass_now_are_counted_once_and_leave_the_store() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn letters_without_ids_are_different_events_however_they_are_sent_again() {
+    let mut node = TestNode::start().await;
+    let time = in_two_hours(&node);
+    let same = json!({"event": "a", "timestamp": time});
+    assert_eq!(node.post_json("/v1/events", &json!([same, same, same])).await.counts(), (422, 0, 0, 3));
+    node.restart_with(|c| c.ingest.future_tolerance = Period::hours(3)).await;
+    let ids: Vec<Value> = letters(&node, "").await["data"].as_array().expect("list").iter().map(|l| l["id"].clone()).collect();
+    for id in &ids {
+        let got = node.post_json("/v1/dead-letters/retry", &json!({"ids": [id, id]})).await;
+        // Named twice in one retry, it still counts once.
+        assert_eq!((&got.body["accepted"], &got.body["duplicates"]), (&json!(1), &json!(1)), "{got:?}");
+    }
+    assert_eq!(letters(&node, "").await["total"], 0);
+    assert_eq!(node.metric("tallymesh_shard_events_total").await, 3.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_letter_that_was_cut_says_so_and_is_not_sent_again() {
     let node = TestNode::start_with(|c| c.dead_letters.event_bytes_max = ByteSize(300)).await;
     let long = format!("{{\"source\":\"{}\"}}\n", "x".repeat(900));

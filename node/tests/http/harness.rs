@@ -130,11 +130,14 @@ pub async fn in_time<T>(what: &str, wait: impl Future<Output = T>) -> T {
 }
 
 pub async fn answer(request: RequestBuilder) -> Answer {
-    let response = in_time("an answer", request.send()).await.expect("answered");
-    let (status, headers) = (response.status(), response.headers().clone());
-    let text = response.text().await.expect("text");
-    let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
-    Answer { status: status.as_u16(), headers, body }
+    in_time("an answer", async {
+        let response = request.send().await.expect("answered");
+        let (status, headers) = (response.status(), response.headers().clone());
+        let text = response.text().await.expect("text");
+        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        Answer { status: status.as_u16(), headers, body }
+    })
+    .await
 }
 
 impl Answer {

@@ -23,17 +23,21 @@ impl Decoder {
     /// Bytes that are not whole frames.
     pub fn open(body: Pieces) -> io::Result<Self> {
         let segments = walk(body.clone())?;
-        Ok(Self(FrameDecoder::new(Frames { body, segments: segments.into_iter().rev().collect() })))
+        Ok(Self(FrameDecoder::new(Frames { body, segments: segments.into_iter().rev().collect(), taken: 0 })))
     }
 }
 
 impl Read for Decoder {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         loop {
+            let before = self.0.get_ref().taken;
             let count = self.0.read(out)?;
             // 0 is the end of a frame; the next may follow.
             if count > 0 || out.is_empty() || self.0.get_ref().segments.is_empty() {
                 return Ok(count);
+            }
+            if self.0.get_ref().taken == before {
+                return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
     }
@@ -50,6 +54,8 @@ struct Frames {
     body: Pieces,
     /// What is left, last first.
     segments: Vec<Segment>,
+    /// Bytes given out.
+    taken: usize,
 }
 
 impl Read for Frames {
@@ -66,6 +72,7 @@ impl Read for Frames {
                     let most = out.len().min(*left);
                     let count = self.body.read(&mut out[..most])?;
                     *left -= count;
+                    self.taken += count;
                     if *left == 0 {
                         self.segments.pop();
                     }
