@@ -1,5 +1,8 @@
 //! Who owns what: shard actors on their replicated logs, scatter-gather over them, back-pressure. Engines are pure and live below; actors move messages.
 
 mod mesh;
+pub mod raft;
+pub mod replicator;
+mod shard;
 
 pub use mesh::{AppendError, Gathered, Mesh, MeshOptions, PartOutcome, ShardAnswer, ShardStatus, StartError};

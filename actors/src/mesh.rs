@@ -1,7 +1,15 @@
 //! The handle that the process holds: all shards of the cluster as this node reaches them.
 
+mod boot;
+mod cluster_file;
+mod log_runner;
+mod read;
+mod room;
+mod upkeep;
+
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,10 +18,19 @@ use tallymesh_protocol::command::ShardSettings;
 use tallymesh_protocol::definition::DefinitionSet;
 use tallymesh_protocol::error::ErrorCode;
 use tallymesh_protocol::hash::ShardId;
-use tallymesh_protocol::query::ShardQuery;
 use tallymesh_storage::StorageError;
 use tallymesh_storage::clock::Clock;
+use tallymesh_storage::dir_lock::DirLock;
 use tallymesh_storage::disk::Disk;
+use tallymesh_storage::wal::Wal;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::raft::Blocking;
+use crate::shard::{Reserved, Shard};
+use log_runner::LogRunner;
+use upkeep::Upkeep;
 
 /// How to start.
 #[derive(Clone)]
@@ -65,6 +82,9 @@ pub enum AppendError {
     Timeout { shard: ShardId, waited_ms: u64 },
     #[error("shard {shard} stopped: {detail}")]
     Stopped { shard: ShardId, detail: String },
+    /// The bytes are no batch: a fault of the sender's code, a retry cannot help.
+    #[error("shard {shard} cannot read the batch: {detail}")]
+    Refused { shard: ShardId, detail: String },
 }
 
 impl AppendError {
@@ -73,6 +93,7 @@ impl AppendError {
             Self::Overloaded { .. } => ErrorCode::Overloaded,
             Self::Timeout { .. } => ErrorCode::ShardUnavailable,
             Self::Stopped { .. } => ErrorCode::StorageFailed,
+            Self::Refused { .. } => ErrorCode::Internal,
         }
     }
 }
@@ -122,56 +143,193 @@ pub struct ShardStatus {
 /// Cheap to clone; all clones are the same mesh.
 #[derive(Clone)]
 pub struct Mesh {
-    definitions: Arc<DefinitionSet>,
-    shards: u16,
+    inner: Arc<Inner>,
 }
+
+struct Inner {
+    definitions: Arc<DefinitionSet>,
+    clock: Arc<dyn Clock>,
+    blocking: Blocking,
+    shards: Vec<Slot>,
+    /// Set once nothing is taken in any more.
+    closing: AtomicBool,
+    /// Set while the log is at its limit; see [`room::LogRoom::is_full`].
+    log_is_full: Arc<AtomicBool>,
+    /// Lanes of queries that compute at the same time.
+    lanes: Arc<Semaphore>,
+    /// Lanes that one query is spread over.
+    lane_count: usize,
+    /// What has to be ended, in this order; taken by the first shutdown.
+    owned: tokio::sync::Mutex<Option<Owned>>,
+}
+
+/// One shard of the data directory.
+enum Slot {
+    Running(Shard),
+    /// It could not be opened; the others go on.
+    Stopped { shard: ShardId, detail: String },
+}
+
+impl Slot {
+    fn running(&self) -> Option<&Shard> {
+        match self {
+            Self::Running(shard) => Some(shard),
+            Self::Stopped { .. } => None,
+        }
+    }
+}
+
+/// Handles that end with the mesh.
+struct Owned {
+    upkeep: Upkeep,
+    actors: Vec<JoinHandle<()>>,
+    log: LogRunner,
+    /// Last: another process may open the directory from then on.
+    _lock: Option<DirLock>,
+}
+
+/// A shard that holds more log than this at a clean end writes a snapshot, so that the next start need not read it, in bytes.
+const END_SNAPSHOT_LOG_BYTES_MIN: u64 = 1 << 20;
+/// No further snapshot is begun at the end after this time.
+const END_SNAPSHOTS_TIME_MAX: Duration = Duration::from_secs(2);
+/// What is in the queues at the end has this long to become durable.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
 
 impl Mesh {
     /// Opens or makes the data, recovers every shard and waits until each can take writes.
     ///
+    /// A shard whose data is damaged is stopped and says so in its status; the others start.
+    ///
     /// # Errors
-    /// Damage, a directory of another shape, a disk that does not work.
+    /// A directory of another shape or in use, a disk that does not work, settings that do not fit the data.
     pub async fn start(options: MeshOptions) -> Result<Self, StartError> {
-        let definitions = DefinitionSet::compile(options.settings.definitions_version, options.settings.definitions.clone())
-            .map_err(|e| StartError::Invalid(e.to_string()))?;
-        Ok(Self { definitions: Arc::new(definitions), shards: options.shards })
+        options.disk.create_dir_all(&options.data_dir).map_err(|e| StorageError::io("create", &options.data_dir, e))?;
+        let lock = DirLock::acquire(&options.data_dir)?;
+        boot::start(options, Blocking::Threads, Some(lock)).await
     }
 
     pub fn shards(&self) -> u16 {
-        self.shards
+        self.inner.shards.len() as u16
     }
 
     pub fn definitions(&self) -> Arc<DefinitionSet> {
-        self.definitions.clone()
+        self.inner.definitions.clone()
     }
 
     /// Appends each part (an encoded [`tallymesh_protocol::batch::ShardBatch`]) to its shard; answers when all are durable and applied, or have failed.
-    /// Results are in the order of `parts`. Nothing is sent unless every shard has room for its part.
+    /// Results are in the order of `parts`. Nothing is sent unless every shard that works has room for its part.
     pub async fn append(&self, parts: Vec<(ShardId, Bytes)>, timeout: Duration) -> Vec<Result<PartOutcome, AppendError>> {
-        let _ = timeout;
-        parts.iter().map(|(shard, _)| Err(AppendError::Stopped { shard: *shard, detail: "not wired".to_owned() })).collect()
+        let arrived = self.inner.clock.monotonic();
+        let deadline = Instant::now() + timeout;
+        let mut reserved = Vec::with_capacity(parts.len());
+        for (shard, bytes) in &parts {
+            match self.reserve(*shard, bytes.len()) {
+                Err(AppendError::Overloaded { shard, limit_bytes }) => {
+                    return parts.iter().map(|_| Err(AppendError::Overloaded { shard, limit_bytes })).collect();
+                }
+                other => reserved.push(other),
+            }
+        }
+        let mut sent = Vec::with_capacity(parts.len());
+        for ((_, bytes), reserved) in parts.into_iter().zip(reserved) {
+            sent.push(reserved.map(|(shard, room)| (shard, shard.append(room, bytes, arrived, arrived + timeout))));
+        }
+        let mut outcomes = Vec::with_capacity(sent.len());
+        for sent in sent {
+            outcomes.push(match sent {
+                Ok((shard, answer)) => self.outcome(shard, answer, arrived, deadline).await,
+                Err(error) => Err(error),
+            });
+        }
+        outcomes
     }
 
-    /// Asks every shard; each answer has seen every write acked before the call.
-    pub async fn query(&self, query: Arc<ShardQuery>, timeout: Duration) -> Gathered {
-        let _ = (query, timeout);
-        Gathered { answers: Vec::new(), freshness: Duration::ZERO }
+    fn reserve(&self, shard: ShardId, bytes: usize) -> Result<(&Shard, Reserved), AppendError> {
+        let stopped = |detail: &str| AppendError::Stopped { shard, detail: detail.to_owned() };
+        if self.inner.closing.load(Ordering::Acquire) {
+            return Err(stopped("the node is shutting down"));
+        }
+        match self.inner.shards.get(usize::from(shard.0)) {
+            None => Err(AppendError::Refused { shard, detail: format!("there are {} shards", self.inner.shards.len()) }),
+            Some(Slot::Stopped { detail, .. }) => Err(stopped(detail)),
+            Some(Slot::Running(running)) if self.inner.log_is_full.load(Ordering::Relaxed) => {
+                Err(AppendError::Overloaded { shard, limit_bytes: running.parts.queue_bytes_max })
+            }
+            Some(Slot::Running(running)) => running.reserve(bytes).map(|room| (running, room)),
+        }
     }
 
-    /// Names of all metrics ever seen (event names of default metrics), for `did_you_mean` and `*`.
-    pub async fn event_names(&self) -> Vec<String> {
-        Vec::new()
+    async fn outcome(
+        &self,
+        shard: &Shard,
+        answer: oneshot::Receiver<Result<PartOutcome, AppendError>>,
+        arrived: Duration,
+        deadline: Instant,
+    ) -> Result<PartOutcome, AppendError> {
+        match tokio::time::timeout_at(deadline, answer).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(shard.ended()),
+            Err(_) => {
+                let waited = self.inner.clock.monotonic().saturating_sub(arrived);
+                Err(AppendError::Timeout { shard: shard.parts.id, waited_ms: waited.as_millis() as u64 })
+            }
+        }
     }
 
+    /// Every shard, in order. Waits for nothing: where a shard is busy applying, the figures are those of a moment ago.
     pub fn status(&self) -> Vec<ShardStatus> {
-        Vec::new()
+        self.inner.shards.iter().map(Slot::status).collect()
     }
 
     /// Whether every shard has a leader that can take writes now.
     pub fn is_ready(&self) -> bool {
-        false
+        let leads = |slot: &Slot| slot.running().is_some_and(|shard| {
+            let status = shard.parts.replica.status();
+            status.is_leader && status.stopped.is_none()
+        });
+        !self.inner.closing.load(Ordering::Acquire) && self.inner.shards.iter().all(leads)
     }
 
     /// Finishes what is queued, writes snapshots where that is quick, closes the log. Idempotent.
-    pub async fn shutdown(&self) {}
+    pub async fn shutdown(&self) {
+        self.inner.closing.store(true, Ordering::Release);
+        // A second caller waits for the first.
+        let mut owned = self.inner.owned.lock().await;
+        let Some(owned) = owned.take() else { return };
+        let running: Vec<&Shard> = self.inner.shards.iter().filter_map(Slot::running).collect();
+        let drained = futures::future::join_all(running.iter().map(|shard| shard.drained()));
+        if tokio::time::timeout(DRAIN_TIME_MAX, drained).await.is_err() {
+            tracing::warn!("what was queued did not become durable in time; it was not acked");
+        }
+        owned.upkeep.end().await;
+        self.end_snapshots(&running, &owned.log.wal).await;
+        for shard in &running {
+            shard.stop();
+        }
+        for actor in owned.actors {
+            if let Err(error) = actor.await {
+                tracing::warn!(%error, "a shard's actor did not end cleanly");
+            }
+        }
+        futures::future::join_all(running.iter().map(|shard| shard.parts.replica.shutdown())).await;
+        owned.log.close(self.inner.blocking).await;
+    }
+
+    /// One shard after the other, most log first, as long as there is time.
+    async fn end_snapshots(&self, running: &[&Shard], wal: &Wal) {
+        let began = self.inner.clock.monotonic();
+        let stats = wal.stats();
+        let live_bytes = |shard: &Shard| stats.groups.iter().find(|g| g.group == shard.parts.id.0).map_or(0, |g| g.live_bytes);
+        let mut behind: Vec<&&Shard> = running.iter().filter(|s| live_bytes(s) >= END_SNAPSHOT_LOG_BYTES_MIN).collect();
+        behind.sort_by_key(|s| u64::MAX - live_bytes(s));
+        for shard in behind {
+            let left = END_SNAPSHOTS_TIME_MAX.saturating_sub(self.inner.clock.monotonic().saturating_sub(began));
+            if left.is_zero() {
+                return;
+            }
+            shard.parts.replica.trigger_snapshot();
+            // One that takes longer is finished all the same, when the replica is shut down.
+            let _ = tokio::time::timeout(left, shard.parts.replica.snapshot_of_now()).await;
+        }
+    }
 }

@@ -1,10 +1,23 @@
 //! The file layer: all that the log and the snapshots ask of a disk, as a trait, so that the same code runs on the machine's file system
 //! ([`RealDisk`]) and on one that loses, tears or zeroes what was not synced ([`SimDisk`]).
 
+mod real;
+mod sim;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use rkyv::util::AlignedVec;
+
+pub use real::RealDisk;
+pub use sim::{OpCounts, PowerCut, SimDisk, Unsynced};
+
+/// Alignment of what [`Disk::read`] and [`Disk::read_at`] return, in bytes: what encoded batches are read in place at.
+pub const READ_ALIGN: usize = 16;
 
 /// A file system. Contract, held by one conformance suite for every implementation:
 ///
@@ -12,6 +25,7 @@ use bytes::Bytes;
 /// - A created, renamed or removed name survives a power cut only after [`Disk::sync_dir`] of its directory.
 /// - After a failed sync nothing may be assumed of the unsynced bytes, and a later successful sync does not mend that.
 pub trait Disk: Send + Sync + 'static {
+    /// Makes a directory and its missing parents; they survive a power cut.
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
     /// Creates a file for appending; an existing one is an error.
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
@@ -45,4 +59,34 @@ pub trait DiskFile: Send {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
     /// `fdatasync`.
     fn sync(&mut self) -> io::Result<()>;
+}
+
+/// Replaces (or makes) a small file so that a power cut leaves the old content or the new one, never a mixture.
+///
+/// # Errors
+/// The disk's; the old content is then still there, or the new one is, complete.
+pub fn replace_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = temporary_name(path);
+    if disk.exists(&temporary) {
+        disk.remove(&temporary)?;
+    }
+    let mut file = disk.create(&temporary)?;
+    file.append(bytes)?;
+    file.sync()?;
+    drop(file);
+    disk.rename(&temporary, path)?;
+    disk.sync_dir(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// The name that [`replace_file`] writes to before it renames.
+pub(crate) fn temporary_name(path: &Path) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(".tmp");
+    PathBuf::from(name)
+}
+
+fn aligned_copy(bytes: &[u8]) -> Bytes {
+    let mut copy = AlignedVec::<READ_ALIGN>::with_capacity(bytes.len());
+    copy.extend_from_slice(bytes);
+    Bytes::from_owner(copy)
 }

@@ -1,7 +1,13 @@
 //! Immutable files of one shard that its snapshots refer to: written once, checked by CRC, removed when no snapshot names them.
 
+mod on_disk;
+#[cfg(test)]
+mod tests;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+
+pub use on_disk::{Commit, ShardFiles, ShardWriter};
 
 use crate::StorageError;
 

@@ -2,8 +2,14 @@
 //! Below them the file layer and the clock, as parameters.
 
 pub mod clock;
+pub mod dedup;
+pub mod dir_lock;
 pub mod disk;
 mod error;
 pub mod files;
+pub mod shard;
+pub mod space;
+pub mod wal;
+pub mod windows;
 
 pub use error::StorageError;

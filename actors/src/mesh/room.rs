@@ -1,0 +1,108 @@
+//! Keeps the log small: which shards write a snapshot now, so that the log which they hold back can go. Pure.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tallymesh_protocol::hash::ShardId;
+
+/// Snapshots written at the same time; more would only compete for the disk.
+const SNAPSHOTS_AT_ONCE: usize = 2;
+/// A snapshot that was asked for and has not shown itself for so long is asked for again.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A shard holds back at most this share of the log that all may hold: one busy shard is not cut short by the idle ones, and still restarts fast.
+const ONE_SHARD_SHARE: u64 = 4;
+
+/// How a shard stands to the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holding {
+    pub shard: ShardId,
+    /// Log above its last snapshot, in bytes.
+    pub live_bytes: u64,
+    /// Whether any entry came after its last snapshot.
+    pub is_behind: bool,
+    pub snapshot_index: u64,
+    /// Whether it keeps the oldest log file from going.
+    pub pins_oldest: bool,
+}
+
+pub struct LogRoom {
+    log_bytes_max: u64,
+    /// Since when a snapshot is awaited, and the one that was there when it was asked for.
+    asked: BTreeMap<ShardId, (Duration, u64)>,
+}
+
+impl LogRoom {
+    pub fn new(log_bytes_max: u64) -> Self {
+        Self { log_bytes_max, asked: BTreeMap::new() }
+    }
+
+    /// Whether nothing more may be appended until snapshots have caught up.
+    pub fn is_full(&self, disk_bytes: u64) -> bool {
+        disk_bytes >= self.log_bytes_max.saturating_mul(2)
+    }
+
+    /// Shards that are to write a snapshot now. `disk_bytes` is the whole log on disk.
+    pub fn plan(&mut self, now: Duration, disk_bytes: u64, holdings: &[Holding]) -> Vec<ShardId> {
+        self.asked.retain(|shard, (since, index)| {
+            let holding = holdings.iter().find(|h| h.shard == *shard);
+            holding.is_some_and(|h| h.snapshot_index == *index) && now.saturating_sub(*since) < PATIENCE
+        });
+        let over = disk_bytes > self.log_bytes_max;
+        let mut wanted: Vec<&Holding> = holdings
+            .iter()
+            .filter(|h| h.is_behind && !self.asked.contains_key(&h.shard))
+            .filter(|h| over || h.live_bytes > self.log_bytes_max / ONE_SHARD_SHARE)
+            .collect();
+        // Files go from the oldest on, so whoever needs the oldest is first; among those, whoever holds most.
+        wanted.sort_by_key(|h| (!h.pins_oldest, u64::MAX - h.live_bytes, h.shard));
+        wanted.truncate(SNAPSHOTS_AT_ONCE.saturating_sub(self.asked.len()));
+        for holding in &wanted {
+            self.asked.insert(holding.shard, (now, holding.snapshot_index));
+        }
+        wanted.into_iter().map(|h| h.shard).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: u64 = 1_000;
+
+    fn holding(shard: u16, live_bytes: u64, pins_oldest: bool) -> Holding {
+        Holding { shard: ShardId(shard), live_bytes, is_behind: live_bytes > 0, snapshot_index: 0, pins_oldest }
+    }
+
+    fn at(s: u64) -> Duration {
+        Duration::from_secs(s)
+    }
+
+    #[test]
+    fn nothing_is_written_while_the_log_is_small() {
+        assert!(LogRoom::new(MAX).plan(at(0), MAX, &[holding(0, 250, true), holding(1, 250, true)]).is_empty());
+    }
+
+    #[test]
+    fn whoever_needs_the_oldest_file_goes_first_and_few_at_a_time() {
+        let mut room = LogRoom::new(MAX);
+        let mut holdings = [holding(0, 10, false), holding(1, 20, true), holding(2, 200, false), holding(3, 90, true), holding(4, 0, true)];
+        assert_eq!(room.plan(at(0), MAX + 1, &holdings), [ShardId(3), ShardId(1)]);
+        assert!(room.plan(at(1), MAX + 1, &holdings).is_empty(), "two are at it");
+        holdings[3].snapshot_index = 7;
+        holdings[3].live_bytes = 0;
+        holdings[3].is_behind = false;
+        assert_eq!(room.plan(at(2), MAX + 1, &holdings), [ShardId(2)], "shard 4 has nothing to save");
+        assert_eq!(room.plan(at(40), MAX + 1, &holdings), [ShardId(1), ShardId(2)], "lost ones are asked for again");
+    }
+
+    #[test]
+    fn one_busy_shard_is_cut_at_its_share() {
+        assert_eq!(LogRoom::new(MAX).plan(at(0), 300, &[holding(0, 251, false), holding(1, 5, true)]), [ShardId(0)]);
+    }
+
+    #[test]
+    fn log_of_twice_the_size_is_full() {
+        let room = LogRoom::new(MAX);
+        assert!(!room.is_full(1_999) && room.is_full(2_000));
+    }
+}

@@ -1,0 +1,98 @@
+//! What happens by itself: shards are told the time, and those that hold the log back write snapshots.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tallymesh_storage::clock::Clock;
+use tallymesh_storage::wal::Wal;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::room::{Holding, LogRoom};
+use crate::raft::MeshRuntime;
+use crate::shard::Shard;
+
+/// How often the log is looked at: at the rate at which one node can write it, it grows by some megabytes meanwhile.
+const LOG_CHECK_INTERVAL: Duration = Duration::from_millis(200);
+
+pub struct Upkeep {
+    task: JoinHandle<()>,
+    end: watch::Sender<bool>,
+}
+
+impl Upkeep {
+    pub fn start(
+        shards: Vec<Shard>,
+        wal: Wal,
+        clock: Arc<dyn Clock>,
+        log_bytes_max: u64,
+        tick_interval: Duration,
+        log_is_full: Arc<AtomicBool>,
+    ) -> Self {
+        let (end, ended) = watch::channel(false);
+        let work = Work { shards, wal, clock, room: LogRoom::new(log_bytes_max), log_is_full };
+        Self { task: MeshRuntime::spawn_task(work.run(tick_interval, ended)), end }
+    }
+
+    pub async fn end(self) {
+        self.end.send_replace(true);
+        if let Err(error) = self.task.await {
+            tracing::warn!(%error, "upkeep did not end cleanly");
+        }
+    }
+}
+
+struct Work {
+    shards: Vec<Shard>,
+    wal: Wal,
+    clock: Arc<dyn Clock>,
+    room: LogRoom,
+    log_is_full: Arc<AtomicBool>,
+}
+
+impl Work {
+    async fn run(mut self, tick_interval: Duration, mut ended: watch::Receiver<bool>) {
+        let mut last_tick = self.clock.monotonic();
+        loop {
+            let wait = LOG_CHECK_INTERVAL.min(tick_interval.max(Duration::from_millis(1)));
+            tokio::select! {
+                biased;
+                _ = ended.wait_for(|ended| *ended) => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+            let now = self.clock.monotonic();
+            if now.saturating_sub(last_tick) >= tick_interval {
+                last_tick = now;
+                self.shards.iter().for_each(Shard::time);
+            }
+            self.make_room(now);
+        }
+    }
+
+    fn make_room(&mut self, now: Duration) {
+        let stats = self.wal.stats();
+        let pins = self.wal.pinned_by();
+        let holding = |shard: &Shard| {
+            let status = shard.parts.replica.status();
+            let live_bytes = stats.groups.iter().find(|g| g.group == shard.parts.id.0).map_or(0, |g| g.live_bytes);
+            Holding {
+                shard: shard.parts.id,
+                live_bytes,
+                is_behind: status.applied_index > status.snapshot_index,
+                snapshot_index: status.snapshot_index,
+                pins_oldest: pins.iter().any(|p| p.group == shard.parts.id.0),
+            }
+        };
+        let holdings: Vec<Holding> = self.shards.iter().filter(|s| s.parts.stop.get().is_none()).map(holding).collect();
+        for id in self.room.plan(now, stats.disk_bytes, &holdings) {
+            if let Some(shard) = self.shards.iter().find(|s| s.parts.id == id) {
+                shard.parts.replica.trigger_snapshot();
+            }
+        }
+        let is_full = self.room.is_full(stats.disk_bytes);
+        if self.log_is_full.swap(is_full, Ordering::Relaxed) != is_full {
+            tracing::warn!(is_full, disk_bytes = stats.disk_bytes, "the log is at its limit (appends are refused), or no more");
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! A shard's replica on openraft.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use openraft::error::{CheckIsLeaderError, ClientWriteError, Fatal, InitializeError, RaftError};
+use openraft::{Raft, ServerState, SnapshotPolicy};
+use parking_lot::Mutex;
+use tallymesh_protocol::hash::ShardId;
+
+use super::log_store::StopReason;
+use super::network::Alone;
+use super::state_machine::Snapshots;
+use super::{Command, LogStore, Peer, ShardRaft, SharedState, StateMachine};
+use crate::replicator::{Committed, ReplicaStatus, Replicator, ReplicatorError};
+
+/// Time between heartbeats to followers, and 2/3 of the tick that drives elections, in milliseconds.
+const HEARTBEAT_MS: u64 = 250;
+const ELECTION_MIN_MS: u64 = 1_000;
+const ELECTION_MAX_MS: u64 = 1_500;
+/// Entries of one replication message at most; their bytes are capped by the log store.
+const PAYLOAD_ENTRIES_MAX: u64 = 64;
+/// A restarted or new replica must lead (alone) or know its leader within this time.
+const LEADER_WAIT: Duration = Duration::from_secs(30);
+
+/// What a replica is opened with.
+pub struct OpenReplica {
+    pub node: u64,
+    pub shard: ShardId,
+    pub log: LogStore,
+    pub state: StateMachine,
+    pub stop: StopReason,
+}
+
+type Barrier = Shared<BoxFuture<'static, Result<u64, ReplicatorError>>>;
+
+/// One round asks for everybody who came before it began.
+#[derive(Clone, Default)]
+struct Barriers {
+    /// The round that has not begun yet.
+    next: Arc<Mutex<Option<Barrier>>>,
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Barriers {
+    fn join(&self, round: impl FnOnce() -> BoxFuture<'static, Result<u64, ReplicatorError>> + Send + 'static) -> Barrier {
+        let mut next = self.next.lock();
+        if let Some(waiting) = &*next {
+            return waiting.clone();
+        }
+        let (slot, turn) = (self.next.clone(), self.turn.clone());
+        let barrier = async move {
+            let _turn = turn.lock().await;
+            // From here on a newcomer needs another round: this one may not see what was acked just before it asked.
+            slot.lock().take();
+            round().await
+        }
+        .boxed()
+        .shared();
+        *next = Some(barrier.clone());
+        barrier
+    }
+}
+
+pub struct RaftReplica {
+    node: u64,
+    raft: Raft<ShardRaft>,
+    shared: SharedState,
+    snapshots: Arc<Snapshots>,
+    stop: StopReason,
+    barriers: Barriers,
+}
+
+impl RaftReplica {
+    /// Starts the replica; alone it is made a group of one if it is new, and it leads when this returns, with its whole log applied.
+    ///
+    /// # Errors
+    /// What stopped it.
+    pub async fn open(open: OpenReplica) -> Result<Self, ReplicatorError> {
+        let OpenReplica { node, shard, log, state, stop } = open;
+        let config = openraft::Config {
+            cluster_name: format!("shard-{shard}"),
+            heartbeat_interval: HEARTBEAT_MS,
+            election_timeout_min: ELECTION_MIN_MS,
+            election_timeout_max: ELECTION_MAX_MS,
+            max_payload_entries: PAYLOAD_ENTRIES_MAX,
+            // When to take one is decided over all shards, by the bytes of log that they hold back.
+            snapshot_policy: SnapshotPolicy::Never,
+            max_in_snapshot_log_to_keep: 0,
+            purge_batch_size: 1,
+            ..openraft::Config::default()
+        };
+        let config = config.validate().map_err(|e| ReplicatorError::Stopped(e.to_string()))?;
+        let (shared, snapshots) = (state.shared(), state.snapshots());
+        let raft = Raft::new(node, Arc::new(config), Alone, log, state).await.map_err(|e| fatal(&stop, &e))?;
+        let replica = Self { node, raft, shared, snapshots, stop, barriers: Barriers::default() };
+        replica.lead().await?;
+        Ok(replica)
+    }
+
+    async fn lead(&self) -> Result<(), ReplicatorError> {
+        let members = BTreeMap::from([(self.node, Peer::default())]);
+        match self.raft.initialize(members).await {
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
+            Err(RaftError::APIError(e)) => return Err(ReplicatorError::Stopped(e.to_string())),
+            Err(RaftError::Fatal(e)) => return Err(fatal(&self.stop, &e)),
+        }
+        // A group of one need not wait for a time-out to find out that nobody leads; one that restarts with its committed vote leads already.
+        self.raft.trigger().elect().await.map_err(|e| fatal(&self.stop, &e))?;
+        let wait = self.raft.wait(Some(LEADER_WAIT));
+        let led = wait.metrics(|m| m.state == ServerState::Leader && m.current_leader == Some(self.node), "leads alone").await;
+        led.map_err(|e| ReplicatorError::Stopped(self.stop.get().unwrap_or_else(|| e.to_string())))?;
+        Ok(())
+    }
+
+    pub fn shared(&self) -> SharedState {
+        self.shared.clone()
+    }
+
+    pub fn snapshots(&self) -> Arc<Snapshots> {
+        self.snapshots.clone()
+    }
+}
+
+fn fatal(stop: &StopReason, error: &Fatal<u64>) -> ReplicatorError {
+    // What a storage call noted names the file; openraft's own words are for what did not come from there.
+    ReplicatorError::Stopped(stop.get().unwrap_or_else(|| error.to_string()))
+}
+
+impl Replicator for RaftReplica {
+    fn propose(&self, command: Bytes) -> BoxFuture<'static, Result<Committed, ReplicatorError>> {
+        let stop = self.stop.clone();
+        // Sending does not wait, unless the group has ended: the order of calls is the order of the log.
+        let Some(sent) = self.raft.client_write_ff(Command(command)).now_or_never() else {
+            let detail = stop.get().unwrap_or_else(|| "its log has ended".to_owned());
+            return futures::future::ready(Err(ReplicatorError::Stopped(detail))).boxed();
+        };
+        async move {
+            let answer = sent.map_err(|e| fatal(&stop, &e))?;
+            match answer.await {
+                Ok(Ok(written)) => Ok(Committed { index: written.log_id.index, parts: written.data.parts }),
+                Ok(Err(ClientWriteError::ForwardToLeader(to))) => Err(ReplicatorError::NotLeader { leader: to.leader_id }),
+                Ok(Err(ClientWriteError::ChangeMembershipError(e))) => Err(ReplicatorError::Stopped(e.to_string())),
+                Err(_) => Err(ReplicatorError::Stopped(stop.get().unwrap_or_else(|| "its log has ended".to_owned()))),
+            }
+        }
+        .boxed()
+    }
+
+    fn read_barrier(&self) -> BoxFuture<'static, Result<u64, ReplicatorError>> {
+        {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow();
+            let alone = metrics.membership_config.voter_ids().eq([self.node]);
+            if alone && metrics.state == ServerState::Leader && metrics.running_state.is_ok() {
+                // The only voter leads until it stops, and answers a proposal after it applied it: what was acked is in the state already.
+                return futures::future::ready(Ok(metrics.last_applied.map_or(0, |id| id.index))).boxed();
+            }
+        }
+        let (raft, stop) = (self.raft.clone(), self.stop.clone());
+        let round = move || {
+            async move {
+                match raft.ensure_linearizable().await {
+                    Ok(read) => Ok(read.map_or(0, |id| id.index)),
+                    Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(to))) => Err(ReplicatorError::NotLeader { leader: to.leader_id }),
+                    Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_))) => Err(ReplicatorError::NoQuorum),
+                    Err(RaftError::Fatal(e)) => Err(fatal(&stop, &e)),
+                }
+            }
+            .boxed()
+        };
+        self.barriers.join(round).boxed()
+    }
+
+    fn status(&self) -> ReplicaStatus {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let stopped = match &metrics.running_state {
+            Ok(()) => self.stop.get(),
+            Err(e) => Some(self.stop.get().unwrap_or_else(|| e.to_string())),
+        };
+        ReplicaStatus {
+            leader: metrics.current_leader,
+            is_leader: metrics.state == ServerState::Leader && stopped.is_none(),
+            term: metrics.current_term,
+            last_log_index: metrics.last_log_index.unwrap_or(0),
+            applied_index: metrics.last_applied.map_or(0, |id| id.index),
+            snapshot_index: metrics.snapshot.map_or(0, |id| id.index),
+            stopped,
+        }
+    }
+
+    fn trigger_snapshot(&self) {
+        // Only a send; a group that has ended takes none.
+        let _ = self.raft.trigger().snapshot().now_or_never();
+    }
+
+    fn snapshot_of_now(&self) -> BoxFuture<'static, ()> {
+        let mut metrics = self.raft.metrics();
+        let applied = metrics.borrow().last_applied;
+        async move {
+            if metrics.wait_for(|m| m.snapshot >= applied).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+        .boxed()
+    }
+
+    fn shutdown(&self) -> BoxFuture<'static, ()> {
+        let (raft, snapshots) = (self.raft.clone(), self.snapshots.clone());
+        async move {
+            if let Err(error) = raft.shutdown().await {
+                tracing::warn!(%error, "a replica did not end cleanly");
+            }
+            snapshots.close().await;
+        }
+        .boxed()
+    }
+}

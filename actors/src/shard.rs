@@ -1,0 +1,122 @@
+//! The owner of one shard on this node: an actor that merges what waits into entries, stamps and proposes them, and a handle that hides its mailbox.
+
+mod actor;
+pub mod commit;
+pub mod stamp;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use ractor::{Actor, ActorRef};
+use tallymesh_protocol::hash::ShardId;
+use tallymesh_storage::clock::Clock;
+use tallymesh_storage::shard::ShardStats;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::mesh::{AppendError, PartOutcome};
+use crate::raft::{SharedState, Snapshots, StopReason};
+use crate::replicator::Replicator;
+use actor::{Message, ShardActor, Ticket};
+use commit::Part;
+
+/// What a shard's owner works with.
+#[derive(Clone)]
+pub struct ShardParts {
+    pub id: ShardId,
+    pub replica: Arc<dyn Replicator>,
+    pub state: SharedState,
+    pub snapshots: Arc<Snapshots>,
+    pub stop: StopReason,
+    pub clock: Arc<dyn Clock>,
+    /// Batches that wait or are on their way, in bytes.
+    pub queue_bytes_max: usize,
+}
+
+/// Cheap to clone; all clones are the same shard.
+#[derive(Clone)]
+pub struct Shard {
+    pub parts: ShardParts,
+    actor: ActorRef<Message>,
+    room: Arc<Semaphore>,
+    /// As they were when the state was last not busy.
+    stats: Arc<Mutex<ShardStats>>,
+}
+
+/// Room in a shard's queue, taken before anything is sent.
+pub struct Reserved(OwnedSemaphorePermit);
+
+impl Shard {
+    /// Starts the actor. Whoever holds the returned handle waits for it after [`Shard::stop`].
+    ///
+    /// # Errors
+    /// The runtime's, when it is going down.
+    pub async fn spawn(parts: ShardParts) -> Result<(Self, JoinHandle<()>), String> {
+        let room = Arc::new(Semaphore::new(parts.queue_bytes_max.min(Semaphore::MAX_PERMITS)));
+        // Without a name: names are global to the process, and a process may hold several nodes.
+        let (actor, handle) = Actor::spawn(None, ShardActor, parts.clone()).await.map_err(|e| e.to_string())?;
+        let stats = Arc::new(Mutex::new(parts.state.read().state.stats()));
+        Ok((Self { parts, actor, room, stats }, handle))
+    }
+
+    pub fn queued_bytes(&self) -> usize {
+        self.parts.queue_bytes_max.saturating_sub(self.room.available_permits())
+    }
+
+    /// Figures of the state. Never waits: while an entry is being applied they are those of the last call.
+    pub fn stats(&self) -> ShardStats {
+        let mut stats = self.stats.lock();
+        if let Some(applied) = self.parts.state.try_read() {
+            *stats = applied.state.stats();
+        }
+        *stats
+    }
+
+    /// Takes room for a batch. One that is larger than the whole queue is let into an empty one.
+    ///
+    /// # Errors
+    /// [`AppendError::Overloaded`] at once: waiting is the sender's affair.
+    pub fn reserve(&self, bytes: usize) -> Result<Reserved, AppendError> {
+        let limit_bytes = self.parts.queue_bytes_max;
+        let permits = u32::try_from(bytes.clamp(1, limit_bytes.max(1))).unwrap_or(u32::MAX);
+        match self.room.clone().try_acquire_many_owned(permits) {
+            Ok(permit) => Ok(Reserved(permit)),
+            Err(_) => Err(AppendError::Overloaded { shard: self.parts.id, limit_bytes }),
+        }
+    }
+
+    /// Sends a batch; the room is given back with the answer. A dropped receiver does not take it back.
+    pub fn append(&self, room: Reserved, bytes: Bytes, arrived: Duration, deadline: Duration) -> oneshot::Receiver<Result<PartOutcome, AppendError>> {
+        let (reply, answer) = oneshot::channel();
+        let ticket = Ticket { reply, _room: room.0 };
+        // A message that an ended actor does not take is dropped with its reply; the receiver sees that.
+        let _ = self.actor.cast(Message::Append(Part { bytes, arrived, deadline, ticket }));
+        answer
+    }
+
+    /// What an answer that never came means.
+    pub fn ended(&self) -> AppendError {
+        self.parts.stop.set(&"its actor ended");
+        AppendError::Stopped { shard: self.parts.id, detail: self.parts.stop.get().unwrap_or_default() }
+    }
+
+    /// Lets the shard drop what is overdue and, if its state wants to know, tell the log the time.
+    pub fn time(&self) {
+        let _ = self.actor.cast(Message::Time);
+    }
+
+    /// Waits until nothing waits and nothing is on its way.
+    pub async fn drained(&self) {
+        let (done, drained) = oneshot::channel();
+        if self.actor.cast(Message::Drain(done)).is_ok() {
+            // An actor that ended has nothing left.
+            let _ = drained.await;
+        }
+    }
+
+    pub fn stop(&self) {
+        self.actor.stop(None);
+    }
+}

@@ -1,0 +1,195 @@
+//! A sorted run on disk: remembered hashes in order, searched in place, and the filter that spares most searches.
+//!
+//! Layout of a `dedup` file, little-endian: magic `TMDR`, version `u32`, entries `u64`, oldest and newest arrival second `u32` each, zeroes to 64
+//! bytes; then the hashes (`u128`, ascending, no two equal); then their arrival seconds (`u32`). Of a `filter` file: magic `TMDF`,
+//! version `u32`, seed `u64`, segment length, mask and count length `u32` each, length `u32`, then the fingerprints of a binary
+//! fuse filter (Graf, Lemire: "Binary Fuse Filters", 2022) over the high halves of the hashes.
+
+use bytes::Bytes;
+use xorf::{BinaryFuse8, Descriptor, Filter};
+
+use super::recent::Entry;
+use crate::StorageError;
+use crate::files::FileRef;
+
+const RUN_MAGIC: [u8; 4] = *b"TMDR";
+const FILTER_MAGIC: [u8; 4] = *b"TMDF";
+const VERSION: u32 = 1;
+const RUN_HEADER_BYTES: usize = 64;
+const FILTER_HEADER_BYTES: usize = 32;
+
+/// A run read in place.
+#[derive(Clone, Debug)]
+pub struct Run {
+    bytes: Bytes,
+    entries: usize,
+}
+
+fn word<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    let mut out = [0; N];
+    out.copy_from_slice(&bytes[at..at + N]);
+    out
+}
+
+fn header_checked(file: &FileRef, bytes: &[u8], magic: [u8; 4], header_bytes: usize) -> Result<(), StorageError> {
+    if bytes.len() < header_bytes || bytes[..4] != magic {
+        return Err(StorageError::damaged(&file.name, 0, "not a file of this kind"));
+    }
+    let version = u32::from_le_bytes(word(bytes, 4));
+    if version != VERSION {
+        return Err(StorageError::Version { path: (&file.name).into(), found: version, known: VERSION });
+    }
+    Ok(())
+}
+
+/// Bytes of a run file. `entries` are in order, no hash twice.
+pub fn encode_run(entries: &[Entry]) -> Vec<u8> {
+    let (oldest, newest) = seconds_of(entries);
+    let mut out = Vec::with_capacity(RUN_HEADER_BYTES + entries.len() * size_of::<Entry>());
+    out.extend_from_slice(&RUN_MAGIC);
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&(entries.len() as u64).to_le_bytes());
+    out.extend_from_slice(&oldest.to_le_bytes());
+    out.extend_from_slice(&newest.to_le_bytes());
+    out.resize(RUN_HEADER_BYTES, 0);
+    entries.iter().for_each(|e| out.extend_from_slice(&{ e.hash }.to_le_bytes()));
+    entries.iter().for_each(|e| out.extend_from_slice(&{ e.second }.to_le_bytes()));
+    out
+}
+
+/// Oldest and newest arrival.
+pub fn seconds_of(entries: &[Entry]) -> (u32, u32) {
+    entries.iter().fold((u32::MAX, 0), |(oldest, newest), e| (oldest.min(e.second), newest.max(e.second)))
+}
+
+impl Run {
+    /// # Errors
+    /// Bytes that are not a run of this version.
+    pub fn open(file: &FileRef, bytes: Bytes) -> Result<Self, StorageError> {
+        header_checked(file, &bytes, RUN_MAGIC, RUN_HEADER_BYTES)?;
+        let entries = u64::from_le_bytes(word(&bytes, 8));
+        let expected = entries.checked_mul(size_of::<Entry>() as u64).and_then(|b| b.checked_add(RUN_HEADER_BYTES as u64));
+        if expected != Some(bytes.len() as u64) {
+            return Err(StorageError::damaged(&file.name, 8, format!("{entries} entries do not make {} bytes", bytes.len())));
+        }
+        let run = Self { entries: entries as usize, bytes };
+        if let Some(at) = (1..run.entries).find(|&i| run.hash(i - 1) >= run.hash(i)) {
+            return Err(StorageError::damaged(&file.name, (RUN_HEADER_BYTES + at * 16) as u64, "hashes are not in order"));
+        }
+        Ok(run)
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries
+    }
+
+    #[inline]
+    fn hash(&self, index: usize) -> u128 {
+        u128::from_le_bytes(word(&self.bytes, RUN_HEADER_BYTES + index * 16))
+    }
+
+    fn second(&self, index: usize) -> u32 {
+        u32::from_le_bytes(word(&self.bytes, RUN_HEADER_BYTES + self.entries * 16 + index * 4))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = Entry> + '_ {
+        (0..self.entries).map(|i| Entry { hash: self.hash(i), second: self.second(i) })
+    }
+
+    /// Arrival of `hash`. Hashes are uniform: begin where it should be, widen by doubling, then halve.
+    pub fn find(&self, hash: u128) -> Option<u32> {
+        let guess = ((u128::from((hash >> 64) as u64) * self.entries as u128) >> 64) as usize;
+        let (mut low, mut high) = (guess, guess);
+        let mut step = 16;
+        while low > 0 && self.hash(low) > hash {
+            low = low.saturating_sub(step);
+            step *= 2;
+        }
+        step = 16;
+        while high < self.entries && self.hash(high) <= hash {
+            high = (high + step).min(self.entries);
+            step *= 2;
+        }
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.hash(middle).cmp(&hash) {
+                std::cmp::Ordering::Equal => return Some(self.second(middle)),
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Greater => high = middle,
+            }
+        }
+        None
+    }
+}
+
+/// The half of a hash that filters are made of.
+pub fn filter_key(hash: u128) -> u64 {
+    (hash >> 64) as u64
+}
+
+/// A filter over entries in order; `None` when none can be made, then the run is searched without one.
+pub fn build_filter(entries: impl Iterator<Item = Entry>) -> Option<BinaryFuse8> {
+    let mut keys: Vec<u64> = entries.map(|e| filter_key(e.hash)).collect();
+    keys.dedup();
+    BinaryFuse8::try_from(&keys).ok()
+}
+
+pub fn encode_filter(filter: &BinaryFuse8) -> Vec<u8> {
+    let d = &filter.descriptor;
+    let mut out = Vec::with_capacity(FILTER_HEADER_BYTES + filter.fingerprints.len());
+    out.extend_from_slice(&FILTER_MAGIC);
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&d.seed.to_le_bytes());
+    for n in [d.segment_length, d.segment_length_mask, d.segment_count_length, filter.fingerprints.len() as u32] {
+        out.extend_from_slice(&n.to_le_bytes());
+    }
+    out.extend_from_slice(&filter.fingerprints);
+    out
+}
+
+/// # Errors
+/// Bytes that are not a filter of this version, or one whose probes would leave its fingerprints.
+pub fn decode_filter(file: &FileRef, bytes: &[u8]) -> Result<BinaryFuse8, StorageError> {
+    header_checked(file, bytes, FILTER_MAGIC, FILTER_HEADER_BYTES)?;
+    let [segment_length, segment_length_mask, segment_count_length, length] =
+        [16, 20, 24, 28].map(|at| u32::from_le_bytes(word(bytes, at)));
+    let fingerprints = &bytes[FILTER_HEADER_BYTES..];
+    // A probe lies below the count length, plus at most two segments, each with its low bits turned within one segment.
+    let reach = u64::from(segment_count_length) + 2 * u64::from(segment_length);
+    let consistent = segment_length.is_power_of_two()
+        && segment_length_mask == segment_length - 1
+        && segment_count_length >= segment_length
+        && segment_count_length.is_multiple_of(segment_length)
+        && fingerprints.len() == length as usize
+        && reach <= u64::from(length);
+    if !consistent {
+        return Err(StorageError::damaged(&file.name, 16, "the filter's parts do not fit together"));
+    }
+    let descriptor = Descriptor { seed: u64::from_le_bytes(word(bytes, 8)), segment_length, segment_length_mask, segment_count_length };
+    Ok(BinaryFuse8 { descriptor, fingerprints: fingerprints.into() })
+}
+
+/// A run that is no longer in memory.
+#[derive(Clone, Debug)]
+pub struct ColdRun {
+    run: Run,
+    filter: Option<BinaryFuse8>,
+}
+
+impl ColdRun {
+    pub fn new(run: Run, filter: Option<BinaryFuse8>) -> Self {
+        Self { run, filter }
+    }
+
+    #[inline]
+    pub fn find(&self, hash: u128) -> Option<u32> {
+        if self.filter.as_ref().is_some_and(|f| !f.contains(&filter_key(hash))) {
+            return None;
+        }
+        self.run.find(hash)
+    }
+
+    pub fn filter_bytes(&self) -> usize {
+        self.filter.as_ref().map_or(0, |f| f.fingerprints.len())
+    }
+}

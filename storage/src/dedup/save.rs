@@ -1,0 +1,296 @@
+//! Bringing the unsaved tail to disk as a run, merging small runs, and letting old ones leave memory. Runs outside the shard's lock.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::recent::{ENTRY_MEMORY_BYTES, Entry};
+use super::run::{ColdRun, Run, build_filter, encode_filter, encode_run, seconds_of};
+use super::tail::TailView;
+use crate::StorageError;
+use crate::files::{FileRef, ImmutableFiles};
+
+/// Entries of one run at most; what a save may rewrite is bounded by it.
+pub const RUN_ENTRIES_MAX: u64 = 1 << 20;
+/// Neighbouring runs of like size that are merged into one.
+const MERGE_FAN_IN: usize = 8;
+/// Entries of a run of the smallest tier; each tier is [`MERGE_FAN_IN`] times the one below.
+const TIER_ENTRIES: u64 = 1_024;
+/// Old runs leave memory when the budget is this full, in eighths, until it is half full.
+const EVICT_EIGHTHS: usize = 7;
+
+/// One run as a snapshot's manifest names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRef {
+    pub file: FileRef,
+    /// Written when the run leaves memory.
+    pub filter: Option<FileRef>,
+    pub entries: u64,
+    pub oldest_second: u32,
+    pub newest_second: u32,
+}
+
+/// What a snapshot keeps of the deduplication of one shard.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DedupManifest {
+    pub now_second: u32,
+    /// What arrived before this does not count as seen.
+    pub floor_second: u32,
+    /// Oldest first.
+    pub runs: Vec<RunRef>,
+}
+
+impl DedupManifest {
+    pub fn files(&self) -> impl Iterator<Item = &FileRef> {
+        self.runs.iter().flat_map(|r| std::iter::once(&r.file).chain(&r.filter))
+    }
+}
+
+/// A run that the live state knows: in memory too, or cold.
+#[derive(Clone, Debug)]
+pub struct KnownRun {
+    pub stored: RunRef,
+    /// `None` as long as all its entries are in memory.
+    pub cold: Option<Arc<ColdRun>>,
+}
+
+/// Everything a save needs, taken under the lock.
+#[derive(Clone, Debug)]
+pub struct DedupSave {
+    pub(super) tail: TailView,
+    pub(super) runs: Vec<KnownRun>,
+    pub(super) now_second: u32,
+    pub(super) floor_second: u32,
+    pub(super) memory_bytes: usize,
+    pub(super) memory_bytes_max: usize,
+}
+
+/// A finished save; [`super::Dedup::mark_saved`] takes it over.
+#[derive(Clone, Debug)]
+pub struct SavedDedup {
+    pub manifest: DedupManifest,
+    pub(super) runs: Vec<KnownRun>,
+    pub(super) through: u64,
+    /// Entries that arrived before this second may leave memory.
+    pub(super) evict_before: Option<u32>,
+}
+
+/// A run of the next manifest: as it is, or made of these parts.
+enum Next {
+    Keep(KnownRun),
+    Make { parts: Vec<Part>, cold: bool },
+}
+
+enum Part {
+    Stored(RunRef),
+    Fresh(Vec<Entry>),
+}
+
+impl Part {
+    fn entries(&self) -> u64 {
+        match self {
+            Self::Stored(run) => run.entries,
+            Self::Fresh(entries) => entries.len() as u64,
+        }
+    }
+}
+
+/// How many entries may stay in memory after an eviction.
+pub fn hot_entries_max(memory_bytes_max: usize) -> u64 {
+    (memory_bytes_max / 2 / ENTRY_MEMORY_BYTES) as u64
+}
+
+impl DedupSave {
+    /// Writes what is new and merges what has become many.
+    ///
+    /// # Errors
+    /// The disk's, or damage of a run that is merged.
+    pub fn write(self, files: &mut dyn ImmutableFiles) -> Result<SavedDedup, StorageError> {
+        let floor = self.floor_second;
+        let mut fresh: Vec<Entry> = self.tail.entries().filter(|e| e.second >= floor).collect();
+        sort_uniform(&mut fresh);
+        keep_newest(&mut fresh);
+
+        let (cold, hot): (Vec<_>, Vec<_>) =
+            self.runs.into_iter().filter(|r| r.stored.newest_second >= floor).partition(|r| r.cold.is_some());
+        let mut hot: Vec<Part> = hot.into_iter().map(|r| Part::Stored(r.stored)).collect();
+        if !fresh.is_empty() {
+            hot.push(Part::Fresh(fresh));
+        }
+        let keep_hot = hot_entries_max(self.memory_bytes_max);
+        let leaving = if self.memory_bytes * 8 > self.memory_bytes_max * EVICT_EIGHTHS { leaving(&hot, keep_hot) } else { 0 };
+        let staying = hot.split_off(leaving);
+
+        let mut next = plan_cold(cold, hot);
+        next.extend(plan_hot(staying, RUN_ENTRIES_MAX.min(keep_hot / 4)));
+        let runs = next.into_iter().map(|n| n.make(floor, files)).collect::<Result<Vec<_>, _>>()?;
+        let runs: Vec<KnownRun> = runs.into_iter().flatten().collect();
+        // A second may lie on both sides of the boundary; its entries stay in memory.
+        let first_hot = runs.iter().filter(|r| r.cold.is_none()).map(|r| r.stored.oldest_second).min();
+        let evict_before = (leaving > 0).then(|| first_hot.unwrap_or(self.now_second).min(self.now_second));
+        let manifest = DedupManifest {
+            now_second: self.now_second,
+            floor_second: floor,
+            runs: runs.iter().map(|r| r.stored.clone()).collect(),
+        };
+        Ok(SavedDedup { manifest, runs, through: self.tail.through, evict_before })
+    }
+}
+
+/// How many of the oldest parts have to leave so that at most `keep` entries stay.
+fn leaving(hot: &[Part], keep: u64) -> usize {
+    let mut entries: u64 = hot.iter().map(Part::entries).sum();
+    let mut leaving = 0;
+    while entries > keep {
+        entries -= hot[leaving].entries();
+        leaving += 1;
+    }
+    leaving
+}
+
+/// Joins what leaves memory into runs as large as allowed; they are searched on every insert, so few are better.
+fn plan_cold(mut cold: Vec<KnownRun>, leaving: Vec<Part>) -> Vec<Next> {
+    let mut group = Vec::new();
+    if !leaving.is_empty()
+        && let Some(small) = cold.pop_if(|r| r.stored.entries <= RUN_ENTRIES_MAX / 2)
+    {
+        group.push(Part::Stored(small.stored));
+    }
+    let mut next: Vec<Next> = cold.into_iter().map(Next::Keep).collect();
+    for part in leaving {
+        if !group.is_empty() && group.iter().map(Part::entries).sum::<u64>() + part.entries() > RUN_ENTRIES_MAX {
+            next.push(Next::Make { parts: std::mem::take(&mut group), cold: true });
+        }
+        group.push(part);
+    }
+    if !group.is_empty() {
+        next.push(Next::Make { parts: group, cold: true });
+    }
+    next
+}
+
+/// Merges the newest runs of like size, at most `entries_max` together, so that an entry is rewritten once a tier.
+fn plan_hot(mut parts: Vec<Part>, entries_max: u64) -> Vec<Next> {
+    let sizes: Vec<u64> = parts.iter().map(Part::entries).collect();
+    let from = merge_from(&sizes, entries_max);
+    let last = parts.split_off(from);
+    let keep = |p: Part| match p {
+        Part::Stored(stored) => Next::Keep(KnownRun { stored, cold: None }),
+        fresh => Next::Make { parts: vec![fresh], cold: false },
+    };
+    let mut next: Vec<Next> = parts.into_iter().map(keep).collect();
+    if last.len() == 1 {
+        next.extend(last.into_iter().map(keep));
+    } else if !last.is_empty() {
+        next.push(Next::Make { parts: last, cold: false });
+    }
+    next
+}
+
+/// Index from which all newer runs are merged into one.
+pub(crate) fn merge_from(sizes: &[u64], entries_max: u64) -> usize {
+    let tier = |n: u64| (n / TIER_ENTRIES).checked_ilog(MERGE_FAN_IN as u64).map_or(0, |t| t + 1);
+    let mut from = sizes.len().saturating_sub(1);
+    loop {
+        let merged: u64 = sizes[from..].iter().sum();
+        let merged_tier = tier(merged);
+        let mut start = from;
+        while start > 0 && tier(sizes[start - 1]) <= merged_tier {
+            start -= 1;
+        }
+        let together: u64 = sizes[start..].iter().sum();
+        if from - start + 1 < MERGE_FAN_IN || together > entries_max {
+            return from;
+        }
+        from = start;
+    }
+}
+
+impl Next {
+    /// Writes the run, if it is a new one and anything of it is left.
+    fn make(self, floor: u32, files: &mut dyn ImmutableFiles) -> Result<Option<KnownRun>, StorageError> {
+        let (parts, is_cold) = match self {
+            Self::Keep(run) => return Ok(Some(run)),
+            Self::Make { parts, cold } => (parts, cold),
+        };
+        let mut entries = Vec::with_capacity(parts.iter().map(|p| p.entries() as usize).sum());
+        for part in &parts {
+            match part {
+                Part::Fresh(fresh) => entries.extend_from_slice(fresh),
+                Part::Stored(run) => entries.extend(Run::open(&run.file, files.read(&run.file)?)?.iter().filter(|e| e.second >= floor)),
+            }
+        }
+        if parts.len() > 1 {
+            // A stable sort finds the runs and merges them.
+            entries.sort_by_key(Entry::key);
+            keep_newest(&mut entries);
+        }
+        if entries.is_empty() {
+            return Ok(None);
+        }
+        let (oldest_second, newest_second) = seconds_of(&entries);
+        let file = match parts.as_slice() {
+            [Part::Stored(run)] => run.file.clone(),
+            _ => files.write("dedup", &encode_run(&entries))?,
+        };
+        let mut stored = RunRef { file, filter: None, entries: entries.len() as u64, oldest_second, newest_second };
+        let mut cold = None;
+        if is_cold {
+            let filter = build_filter(entries.iter().copied());
+            drop(entries);
+            if let Some(filter) = &filter {
+                stored.filter = Some(files.write("filter", &encode_filter(filter))?);
+            }
+            let run = Run::open(&stored.file, files.read(&stored.file)?)?;
+            stored.entries = run.len() as u64;
+            cold = Some(Arc::new(ColdRun::new(run, filter)));
+        }
+        Ok(Some(KnownRun { stored, cold }))
+    }
+}
+
+/// Of entries in order, keeps the newest of each hash.
+fn keep_newest(entries: &mut Vec<Entry>) {
+    entries.dedup_by(|later, kept| {
+        let same = { later.hash } == { kept.hash };
+        if same {
+            kept.second = later.second;
+        }
+        same
+    });
+}
+
+/// Sorts entries whose hashes are uniform: scattered into small buckets by their leading bits, which are then sorted. Any input is sorted
+/// right, a skewed one only slower.
+fn sort_uniform(entries: &mut [Entry]) {
+    let bits = entries.len().max(2).ilog2().saturating_sub(3).clamp(1, 20);
+    let bucket = |e: &Entry| (e.hash >> (128 - bits)) as usize;
+    let mut starts = vec![0usize; (1 << bits) + 1];
+    entries.iter().for_each(|e| starts[bucket(e) + 1] += 1);
+    for i in 1..starts.len() {
+        starts[i] += starts[i - 1];
+    }
+    let mut ends = starts.clone();
+    let mut scattered = vec![Entry::default(); entries.len()];
+    for entry in entries.iter() {
+        let end = &mut ends[bucket(entry)];
+        scattered[*end] = *entry;
+        *end += 1;
+    }
+    entries.copy_from_slice(&scattered);
+    for range in starts.windows(2) {
+        entries[range[0]..range[1]].sort_unstable_by_key(Entry::key);
+    }
+}
+
+/// Reads a run and its filter back; a missing filter is made anew.
+pub(super) fn load_cold(stored: &RunRef, files: &dyn ImmutableFiles) -> Result<Arc<ColdRun>, StorageError> {
+    let bytes: Bytes = files.read(&stored.file)?;
+    let run = Run::open(&stored.file, bytes)?;
+    let filter = match &stored.filter {
+        Some(file) => Some(super::run::decode_filter(file, &files.read(file)?)?),
+        None => build_filter(run.iter()),
+    };
+    Ok(Arc::new(ColdRun::new(run, filter)))
+}

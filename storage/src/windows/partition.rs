@@ -1,0 +1,93 @@
+//! The blocks of one grain and stretch of time, and which of them to compact.
+
+use std::sync::Arc;
+
+use tallymesh_protocol::time::Grain;
+
+use super::block::Block;
+use super::save::Saved;
+
+/// Blocks of a partition that are compacted together at least: not folded yet (they may be folded soon, which drops them from hour reads anyway).
+const COMPACT_OPEN_BLOCKS_MIN: usize = 8;
+/// The hours of a day come one after the other and share no windows: joining them before the day is folded gains nothing.
+const COMPACT_OPEN_HOURS_MIN: usize = 48;
+/// Folded blocks of a partition that are compacted together at least.
+const COMPACT_FOLDED_BLOCKS_MIN: usize = 4;
+/// Blocks over this are not compacted any more, so that one merge stays short, in bytes.
+const COMPACT_BLOCK_BYTES_MAX: usize = super::TICK_MERGE_BYTES_MAX / 4;
+/// Smaller blocks are compacted as if they had this size, in bytes.
+const COMPACT_BLOCK_BYTES_FLOOR: usize = 4_096;
+
+/// A block and what became of it.
+#[derive(Clone)]
+pub(super) struct Stored {
+    pub block: Arc<Block>,
+    pub id: u64,
+    /// Whether its windows are in the next coarser grain too.
+    pub folded: bool,
+    /// Where it lies on disk.
+    pub saved: Option<Saved>,
+}
+
+impl Stored {
+    /// Whether a read at `grain` takes this block: its own grain does, a coarser one only until it is folded.
+    pub fn is_read_at(&self, grain: Grain) -> bool {
+        self.block.grain == grain || (self.block.grain < grain && !self.folded)
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Partition {
+    pub blocks: Vec<Stored>,
+    /// Stamp of the last rows or blocks put in; decides when it is closed.
+    pub last_write_ms: i64,
+}
+
+impl Partition {
+    /// Stamp from which it is closed: lateness after the later of its end and its last write.
+    pub fn closes_ms(&self, grain: Grain, start_ms: i64, lateness_ms: i64) -> i64 {
+        (start_ms + super::partition_span_ms(grain)).max(self.last_write_ms).saturating_add(lateness_ms)
+    }
+
+    pub fn is_folded(&self) -> bool {
+        self.blocks.iter().all(|b| b.folded)
+    }
+
+    /// Positions (ascending) of blocks that are worth merging into one.
+    pub fn pick_compaction(&self, grain: Grain) -> Option<Vec<usize>> {
+        let open_min = if grain == Grain::Hour { COMPACT_OPEN_HOURS_MIN } else { COMPACT_OPEN_BLOCKS_MIN };
+        [(true, COMPACT_FOLDED_BLOCKS_MIN), (false, open_min)].into_iter().find_map(|(folded, blocks_min)| {
+            let sizes = self.blocks.iter().enumerate().filter(|(_, b)| b.folded == folded);
+            let sizes = sizes.map(|(at, b)| (b.block.bytes().len().max(COMPACT_BLOCK_BYTES_FLOOR), at)).collect();
+            pick_tier(sizes, blocks_min, COMPACT_BLOCK_BYTES_MAX, super::TICK_MERGE_BYTES_MAX)
+        })
+    }
+}
+
+/// Size-tiered choice among (bytes, position): the most parts, smallest first, of which the largest is at most twice the others together, so
+/// that every byte that is rewritten lands in something at least half as large again. Positions ascending.
+pub(super) fn pick_tier(mut parts: Vec<(usize, usize)>, parts_min: usize, part_max: usize, total_max: usize) -> Option<Vec<usize>> {
+    parts.retain(|&(bytes, _)| bytes <= part_max);
+    if parts.len() < parts_min {
+        return None;
+    }
+    parts.sort_unstable();
+    let mut before = 0;
+    let mut take = 0;
+    for (n, &(bytes, _)) in parts.iter().enumerate() {
+        if before + bytes > total_max {
+            break;
+        }
+        if n > 0 && bytes <= 2 * before {
+            take = n + 1;
+        }
+        before += bytes;
+    }
+    if take < parts_min {
+        return None;
+    }
+    parts.truncate(take);
+    let mut positions: Vec<usize> = parts.into_iter().map(|(_, at)| at).collect();
+    positions.sort_unstable();
+    Some(positions)
+}

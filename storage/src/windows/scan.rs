@@ -1,0 +1,283 @@
+//! Reading slices of a plan. A [`WindowView`] holds what a query needs, so that the scan itself runs outside any lock.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use tallymesh_protocol::aggregate::{Accumulator, Wants};
+use tallymesh_protocol::answer::Cell;
+use tallymesh_protocol::query::{ScanPlan, Slice};
+use tallymesh_protocol::time::{Grain, MINUTE_MS};
+
+use super::block::{Block, WindowRef};
+use super::columns::{ArchivedColumns, Identities};
+use super::merged::read_sketch;
+use super::{OpenRow, Partition, WindowStore, partition_span_ms};
+
+/// "Not selected" among groups by key.
+const NO_GROUP: u32 = u32::MAX;
+/// Up to this many selected keys are looked for one by one; more go through a table by key.
+const SEARCHED_KEYS_MAX: usize = 32;
+/// Cells (group x bucket) up to which they are found through a table rather than by hash.
+const DENSE_CELLS_MAX: u64 = 1 << 16;
+
+/// The keys that a query reads and the group of each.
+#[derive(Clone, Debug, Default)]
+pub struct KeyGroups {
+    /// Group by key; empty when `few` says it all.
+    dense: Vec<u32>,
+    /// (key, group), ascending by key, when there are few.
+    few: Vec<(u32, u32)>,
+}
+
+impl KeyGroups {
+    /// Group by key id; `u32::MAX`, and every key past the end, is not selected.
+    pub fn dense(groups: Vec<u32>) -> Self {
+        let selected = groups.iter().filter(|&&g| g != NO_GROUP).count();
+        if selected > SEARCHED_KEYS_MAX {
+            return Self { dense: groups, few: Vec::new() };
+        }
+        let few = groups.iter().enumerate().filter(|(_, g)| **g != NO_GROUP).map(|(key, &g)| (key as u32, g)).collect();
+        Self { dense: Vec::new(), few }
+    }
+
+    /// (key id, group) of each selected key, each key once.
+    pub fn pairs(mut pairs: Vec<(u32, u32)>) -> Self {
+        if pairs.len() <= SEARCHED_KEYS_MAX {
+            pairs.sort_unstable();
+            return Self { dense: Vec::new(), few: pairs };
+        }
+        let mut dense = vec![NO_GROUP; pairs.iter().map(|p| p.0 as usize + 1).max().unwrap_or(0)];
+        pairs.into_iter().for_each(|(key, group)| dense[key as usize] = group);
+        Self { dense, few: Vec::new() }
+    }
+
+    #[inline]
+    fn get(&self, key: u32) -> u32 {
+        if self.dense.is_empty() {
+            return self.few.binary_search_by_key(&key, |p| p.0).map_or(NO_GROUP, |at| self.few[at].1);
+        }
+        self.dense.get(key as usize).copied().unwrap_or(NO_GROUP)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ScanStopped {
+    #[error("more than {cells_max} cells")]
+    TooManyCells { cells_max: usize },
+    #[error("cancelled")]
+    Cancelled,
+}
+
+/// Cells (group x bucket) of an answer while they are gathered.
+pub struct CellMap {
+    cells: Vec<Cell>,
+    cells_max: usize,
+    buckets: u64,
+    /// Position + 1 by `group * buckets + bucket`, when that is small.
+    dense: Vec<u32>,
+    sparse: HashMap<(u32, u32), u32>,
+    last: (u32, u32, usize),
+}
+
+impl CellMap {
+    /// For groups `0..groups` and buckets `0..buckets`.
+    pub fn new(groups: u32, buckets: u32, cells_max: usize) -> Self {
+        let all = u64::from(groups) * u64::from(buckets);
+        let dense = if all <= DENSE_CELLS_MAX { vec![0; all as usize] } else { Vec::new() };
+        Self { cells: Vec::new(), cells_max, buckets: u64::from(buckets), dense, sparse: HashMap::new(), last: (NO_GROUP, 0, 0) }
+    }
+
+    #[inline]
+    fn cell(&mut self, group: u32, bucket: u32) -> Result<&mut Accumulator, ScanStopped> {
+        if (self.last.0, self.last.1) != (group, bucket) {
+            let next = self.cells.len() as u32;
+            let at = match self.dense.get_mut((u64::from(group) * self.buckets + u64::from(bucket)) as usize) {
+                Some(slot) if *slot > 0 => *slot - 1,
+                Some(slot) => {
+                    *slot = next + 1;
+                    next
+                }
+                None => *self.sparse.entry((group, bucket)).or_insert(next),
+            };
+            if at == next {
+                if self.cells.len() >= self.cells_max {
+                    return Err(ScanStopped::TooManyCells { cells_max: self.cells_max });
+                }
+                self.cells.push(Cell { group, bucket, values: Accumulator::default() });
+            }
+            self.last = (group, bucket, at as usize);
+        }
+        Ok(&mut self.cells[self.last.2].values)
+    }
+
+    /// In the order in which they were first met, which is the same for the same state and question.
+    pub fn into_cells(self) -> Vec<Cell> {
+        self.cells
+    }
+}
+
+/// An open row that a query reads.
+struct ViewRow {
+    group: u32,
+    bucket: u32,
+    time_ms: i64,
+    row: OpenRow,
+}
+
+/// What a scan of one plan reads: shared blocks and copies of the open rows in question.
+pub struct WindowView {
+    slices: Vec<Slice>,
+    groups: KeyGroups,
+    blocks: Vec<(Arc<Block>, bool)>,
+    rows: Vec<ViewRow>,
+}
+
+impl WindowStore {
+    /// Gathers what `plan` reads of the selected keys: short, so it may run under a lock.
+    pub fn view(&self, plan: &ScanPlan, groups: KeyGroups) -> WindowView {
+        let slices = &plan.slices;
+        debug_assert!(slices.windows(2).all(|s| s[0].to_ms <= s[1].from_ms), "slices are disjoint and in time order");
+        let mut blocks = Vec::new();
+        if let (Some(first), Some(last)) = (slices.first(), slices.last()) {
+            for grain in Grain::ALL {
+                let from_ms = first.from_ms.saturating_sub(partition_span_ms(grain)).saturating_add(1);
+                if from_ms < last.to_ms {
+                    let partitions = self.levels[grain as usize].range(from_ms..last.to_ms);
+                    partitions.for_each(|(_, partition)| view_blocks(slices, partition, &mut blocks));
+                }
+            }
+        }
+        let mut rows = Vec::new();
+        for tail in self.tail_of_hour.values().map(|&t| &self.tails[t]) {
+            let bucket_of_minute: [Option<u32>; 60] =
+                std::array::from_fn(|m| slice_at(slices, tail.hour_ms + m as i64 * MINUTE_MS).map(|s| s.bucket));
+            if bucket_of_minute.iter().all(Option::is_none) {
+                continue;
+            }
+            for &row in &tail.rows {
+                let Some(bucket) = bucket_of_minute[row.minute() as usize] else { continue };
+                let group = groups.get(row.key);
+                if group != NO_GROUP {
+                    rows.push(ViewRow { group, bucket, time_ms: tail.hour_ms + i64::from(row.offset_ms), row });
+                }
+            }
+        }
+        WindowView { slices: slices.clone(), groups, blocks, rows }
+    }
+
+    /// [`Self::view`] and [`WindowView::scan`] at once.
+    ///
+    /// # Errors
+    /// More cells than `out` takes.
+    pub fn scan(&self, plan: &ScanPlan, wants: Wants, groups: KeyGroups, out: &mut CellMap) -> Result<(), ScanStopped> {
+        self.view(plan, groups).scan(wants, out, &|| false)
+    }
+}
+
+/// The slice that holds `time_ms`.
+fn slice_at(slices: &[Slice], time_ms: i64) -> Option<&Slice> {
+    slices.get(slices.partition_point(|s| s.to_ms <= time_ms)).filter(|s| s.from_ms <= time_ms)
+}
+
+fn view_blocks(slices: &[Slice], partition: &Partition, out: &mut Vec<(Arc<Block>, bool)>) {
+    for stored in &partition.blocks {
+        let first = slices.partition_point(|s| s.to_ms <= stored.block.first_ms);
+        let in_reach = slices[first..].iter().take_while(|s| s.from_ms <= stored.block.last_ms);
+        if in_reach.into_iter().any(|s| stored.is_read_at(s.grain)) {
+            out.push((stored.block.clone(), stored.folded));
+        }
+    }
+}
+
+impl WindowView {
+    /// Adds what it holds to `out`. `should_stop` is asked once per block.
+    ///
+    /// # Errors
+    /// More cells than `out` takes, or `should_stop` said so; `out` is then incomplete.
+    pub fn scan(&self, wants: Wants, out: &mut CellMap, should_stop: &dyn Fn() -> bool) -> Result<(), ScanStopped> {
+        for (block, folded) in &self.blocks {
+            if should_stop() {
+                return Err(ScanStopped::Cancelled);
+            }
+            self.scan_block(block, *folded, wants, out)?;
+        }
+        for ViewRow { group, bucket, time_ms, row } in &self.rows {
+            let value = (!row.value.is_nan()).then_some(row.value);
+            out.cell(*group, *bucket)?.add(wants, *time_ms, row.id, row.user, row.session, value);
+        }
+        Ok(())
+    }
+
+    fn scan_block(&self, block: &Block, folded: bool, wants: Wants, out: &mut CellMap) -> Result<(), ScanStopped> {
+        let columns = block.columns();
+        for at in 0..columns.starts.len() {
+            let start_ms = columns.start_ms(at);
+            let Some(slice) = slice_at(&self.slices, start_ms) else { continue };
+            if block.grain == slice.grain || (block.grain < slice.grain && !folded) {
+                self.scan_windows(columns, columns.windows_of(at), start_ms, slice.bucket, wants, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn scan_windows(
+        &self,
+        columns: &ArchivedColumns,
+        windows: Range<usize>,
+        start_ms: i64,
+        bucket: u32,
+        wants: Wants,
+        out: &mut CellMap,
+    ) -> Result<(), ScanStopped> {
+        let keys = &columns.keys[windows.clone()];
+        if self.groups.dense.is_empty() {
+            let mut from = 0;
+            for &(key, group) in &self.groups.few {
+                from += keys[from..].partition_point(|k| k.to_native() < key);
+                if keys.get(from).is_some_and(|k| k.to_native() == key) {
+                    add_window(out.cell(group, bucket)?, columns.window(windows.start + from, start_ms), wants);
+                }
+            }
+            return Ok(());
+        }
+        for (key, window) in keys.iter().zip(windows) {
+            let group = self.groups.get(key.to_native());
+            if group != NO_GROUP {
+                add_window(out.cell(group, bucket)?, columns.window(window, start_ms), wants);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[inline]
+fn add_window(cell: &mut Accumulator, window: WindowRef<'_>, wants: Wants) {
+    cell.count += window.count();
+    if wants == Wants::default() {
+        return;
+    }
+    if (wants.values || wants.last || wants.quantiles)
+        && let Some(values) = window.values()
+    {
+        cell.value_count += values.count;
+        cell.sum += values.sum;
+        cell.min = cell.min.min(values.min);
+        cell.max = cell.max.max(values.max);
+        if wants.last {
+            cell.offer_last(values.last);
+        }
+        if wants.quantiles {
+            window.bins(&values, |bin, count| cell.quantiles.add(bin, count));
+        }
+    }
+    for (wanted, identities, set) in
+        [(wants.users, window.users(), &mut cell.users), (wants.sessions, window.sessions(), &mut cell.sessions)]
+    {
+        match identities {
+            _ if !wanted => {}
+            Identities::List(hashes) => hashes.iter().for_each(|h| set.insert(h.to_native())),
+            Identities::Sketch(bytes) => set.merge_sketch(&read_sketch(bytes)),
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! What happens to windows over time.
+
+use super::*;
+
+#[test]
+fn an_hour_is_folded_when_it_is_closed_and_a_day_after_it() {
+    let mut store = WindowStore::new(settings());
+    (0..300).for_each(|i| store.append(T0 + 1, row(i % 3, T0 + i64::from(i) * 10_000, u64::from(i))));
+    store.tick(T0 + HOUR_MS + LATENESS_MS - 1);
+    assert_eq!(store.stats().windows, [50 * 3, 0, 0], "sealed when its minutes are closed");
+    store.tick(T0 + HOUR_MS + LATENESS_MS);
+    assert_eq!(store.stats().windows, [150, 3, 0]);
+    store.tick(T0 + DAY_MS + LATENESS_MS - 1);
+    assert_eq!(store.stats().windows, [150, 3, 0]);
+    store.tick(T0 + DAY_MS + LATENESS_MS);
+    assert_eq!(store.stats().windows, [150, 3, 3]);
+    for grain in Grain::ALL {
+        assert_eq!(total(&store, grain, T0, T0 + DAY_MS, 3), 300);
+    }
+}
+
+#[test]
+fn late_rows_after_folding_count_once_at_every_grain() {
+    let mut store = WindowStore::new(settings());
+    let now = T0 + 3 * DAY_MS;
+    store.append(T0, row(0, T0 + 5, 1));
+    store.tick(now);
+    store.tick(now + LATENESS_MS);
+    assert_eq!(store.stats().windows, [1, 1, 1]);
+    let now = now + LATENESS_MS;
+    for (n, wait) in [(2, 0), (3, LATENESS_MS), (4, 2 * LATENESS_MS), (5, HOUR_MS)] {
+        store.append(now, row(0, T0 + 5, n));
+        for step in [0, wait] {
+            store.tick(now + step);
+            for grain in Grain::ALL {
+                assert_eq!(total(&store, grain, T0, T0 + DAY_MS, 1), n, "{grain:?} after {step} ms");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_hot_minute_is_sealed_by_its_rows_and_stays_within_bounds() {
+    let mut store = WindowStore::new(settings());
+    for i in 0..20_000u64 {
+        store.append(T0, Row { user: mix(i) | 1, ..row(0, T0 + (i % 900) as i64, i) });
+        if i % 1_000 == 999 {
+            store.tick(T0);
+            assert!(store.stats().open_rows < (SEAL_ROWS + 1_000) as u64);
+        }
+    }
+    let cell = &ask(&store, &plan(Grain::Minute, T0, T0 + MINUTE_MS, MINUTE_MS), &[0])[&(0, 0)];
+    assert_eq!(cell.count, 20_000);
+    assert!((cell.users.estimate() / 20_000.0 - 1.0).abs() < 0.03, "{:?}", cell.users);
+    assert!(store.stats().blocks < 8, "blocks of one partition are compacted: {:?}", store.stats());
+}
+
+#[test]
+fn one_entry_cannot_open_more_rows_than_the_limit() {
+    let mut store = WindowStore::new(settings());
+    for i in 0..400_000u64 {
+        store.append(T0, row(0, T0 + (mix(i) % 3_000) as i64 * HOUR_MS, i));
+        assert!(store.open_rows < OPEN_ROWS_HARD_MAX);
+    }
+    store.tick(T0);
+    assert!(store.open_rows < OPEN_ROWS_MAX && store.tails.len() <= OPEN_HOURS_MAX);
+    assert_eq!(total(&store, Grain::Hour, T0, T0 + 3_000 * HOUR_MS, 1), 400_000);
+}
+
+#[test]
+fn one_tick_merges_a_bounded_number_of_bytes_and_later_ones_the_rest() {
+    let mut store = WindowStore::new(settings());
+    for hour in 0..48 {
+        for i in 0..15_000u64 {
+            let time_ms = T0 + hour * HOUR_MS + i as i64;
+            store.append(T0, Row { key: i as u32, time_ms, id: i, user: mix(i) | 1, session: mix(i) | 1, value: 0.5 });
+        }
+        store.tick(T0);
+    }
+    let unfolded = |s: &WindowStore| -> usize {
+        let blocks = s.levels[0].values().flat_map(|p| &p.blocks).filter(|b| !b.folded);
+        blocks.map(|b| b.block.bytes().len()).sum()
+    };
+    let digest = store.digest();
+    let before = unfolded(&store);
+    store.tick(T0 + 10 * DAY_MS);
+    let after = unfolded(&store);
+    assert!(after > 0 && before - after <= 2 * TICK_MERGE_BYTES_MAX, "{before} bytes to fold, then {after}");
+    let mut ticks = 0;
+    while unfolded(&store) > 0 || !store.crowded.is_empty() {
+        store.tick(T0 + 10 * DAY_MS + LATENESS_MS);
+        ticks += 1;
+        assert!(ticks < 100, "does not come to an end");
+    }
+    assert_eq!(store.digest(), digest);
+}
+
+#[test]
+fn each_grain_is_kept_as_long_as_its_retention_says() {
+    let kept = WindowSettings {
+        retention_minute_ms: Some(DAY_MS),
+        retention_hour_ms: Some(3 * DAY_MS),
+        retention_day_ms: Some(40 * DAY_MS),
+        ..settings()
+    };
+    let mut store = WindowStore::new(kept);
+    store.append(T0, row(0, T0, 1));
+    let mut at = |ms| {
+        store.tick(T0 + ms);
+        store.stats().windows
+    };
+    assert_eq!(at(HOUR_MS + LATENESS_MS), [1, 1, 0]);
+    assert_eq!(at(HOUR_MS + DAY_MS - 1), [1, 1, 1]);
+    assert_eq!(at(HOUR_MS + DAY_MS), [0, 1, 1]);
+    assert_eq!(at(4 * DAY_MS), [0, 0, 1]);
+    assert_eq!(at(40 * DAY_MS), [0, 0, 1]);
+    // Late by more than a day: counted at the grains still kept.
+    let now = T0 + 40 * DAY_MS;
+    store.append(now, row(0, now - 2 * DAY_MS, 2));
+    for wait in [LATENESS_MS, 2 * LATENESS_MS, 3 * LATENESS_MS] {
+        store.tick(now + wait);
+    }
+    assert_eq!(store.stats().windows, [0, 1, 2]);
+    assert_eq!(total(&store, Grain::Hour, now - 2 * DAY_MS, now, 1), 1);
+    store.tick(T0 + 80 * DAY_MS);
+    assert_eq!(store.stats().windows[2], 1, "the first stretch of days is past its retention");
+}
+
+#[test]
+fn the_watermark_stops_at_open_rows_and_at_lateness() {
+    let mut store = WindowStore::new(settings());
+    let now = T0 + DAY_MS;
+    assert_eq!(store.watermark_ms(now), now - LATENESS_MS);
+    store.append(now, row(0, T0 + 90_000, 1));
+    assert_eq!(store.watermark_ms(now), T0 + MINUTE_MS);
+    store.tick(now + LATENESS_MS);
+    assert_eq!(store.watermark_ms(now + LATENESS_MS), now);
+}
+
+#[test]
+fn a_save_writes_what_is_new_and_files_do_not_leak() {
+    let mut store = WindowStore::new(settings());
+    let mut files = MemoryFiles::default();
+    let mut most_files = 0;
+    for hour in 0..200 {
+        let now = T0 + hour * HOUR_MS;
+        (0..2_000u64).for_each(|i| store.append(now, row((i % 700) as u32, now + (i * 1_700) as i64, i)));
+        store.tick(now + HOUR_MS);
+        let saved = save(&mut store, &mut files);
+        files.keep_only(&saved);
+        most_files = most_files.max(saved.files().count());
+        let on_disk: usize = files.files.values().map(Bytes::len).sum();
+        assert!(on_disk < 3 * store.stats().bytes as usize + 1_000_000, "{on_disk} bytes on disk for {:?}", store.stats());
+    }
+    assert!(most_files < 60, "{most_files} files");
+    let all = store.stats().bytes as usize;
+    assert!(files.written < 8 * all, "{} bytes written in all for a state of {all}", files.written);
+    let before = files.written;
+    let saved = save(&mut store, &mut files);
+    assert!(files.written - before < all / 20, "nothing new, yet {} bytes written", files.written - before);
+    let loaded = WindowStore::load(&saved.manifest, settings(), &files).expect("just written");
+    assert!(shape(&loaded) == shape(&store));
+    // Mapped blocks are slices: no second copy.
+    let slices = loaded.levels.iter().flat_map(BTreeMap::values).flat_map(|p| &p.blocks);
+    let inside = |b: &Bytes| files.files.values().any(|f| f.as_ptr_range().contains(&b.as_ptr()));
+    assert!(slices.into_iter().all(|s| inside(s.block.bytes())));
+}
+
+#[test]
+fn a_save_that_raced_with_compaction_marks_what_is_left() {
+    let mut store = WindowStore::new(settings());
+    let mut files = MemoryFiles::default();
+    for n in 0..3 {
+        (0..5_000u64).for_each(|i| store.append(T0, row((i % 40) as u32, T0 + (i % 1_000) as i64 + n, i)));
+        store.tick(T0);
+    }
+    let saved = store.save_plan().write(&mut files).expect("memory does not fail");
+    (0..4).for_each(|d| store.tick(T0 + d * DAY_MS));
+    store.mark_saved(&saved);
+    let saved = save(&mut store, &mut files);
+    let loaded = WindowStore::load(&saved.manifest, settings(), &files).expect("just written");
+    assert!(shape(&loaded) == shape(&store));
+}
+
+#[test]
+fn too_many_cells_and_cancelling_stop_a_scan() {
+    let mut store = WindowStore::new(settings());
+    (0..100).for_each(|i| store.append(T0, row(i, T0, u64::from(i))));
+    let one = plan(Grain::Minute, T0, T0 + HOUR_MS, HOUR_MS);
+    let groups = || KeyGroups::pairs((0..100).map(|k| (k, k)).collect());
+    let mut cells = CellMap::new(100, 1, 99);
+    assert_eq!(store.scan(&one, ALL, groups(), &mut cells), Err(ScanStopped::TooManyCells { cells_max: 99 }));
+    store.tick(T0 + HOUR_MS);
+    let mut cells = CellMap::new(100, 1, 100);
+    assert_eq!(store.view(&one, groups()).scan(ALL, &mut cells, &|| true), Err(ScanStopped::Cancelled));
+    store.scan(&one, ALL, groups(), &mut cells).expect("as many as allowed");
+    assert_eq!(cells.into_cells().len(), 100);
+}
+
+#[test]
+fn times_far_out_of_range_do_not_overflow() {
+    let mut store = WindowStore::new(settings());
+    for (n, time_ms) in [i64::MIN, -1, 0, i64::MAX].into_iter().enumerate() {
+        store.append(T0, row(0, time_ms, n as u64));
+    }
+    (0..3).for_each(|n| store.tick(T0 + n * DAY_MS));
+    store.tick(i64::MAX);
+    assert_eq!(total(&store, Grain::Day, -DAY_MS, DAY_MS, 1), 2);
+    let mut files = MemoryFiles::default();
+    let saved = save(&mut store, &mut files);
+    assert!(WindowStore::load(&saved.manifest, settings(), &files).is_ok());
+}
