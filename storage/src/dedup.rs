@@ -17,8 +17,8 @@ mod tests;
 use recent::{ENTRY_MEMORY_BYTES, Entry, Place, Recent};
 use run::Run;
 pub(crate) use save::merge_from;
-use save::{KnownRun, hot_entries_max, load_cold};
 pub use save::{DedupManifest, DedupSave, RUN_ENTRIES_MAX, RunRef, SavedDedup};
+use save::{KnownRun, hot_entries_max, load_cold};
 use tail::Tail;
 
 use crate::StorageError;
@@ -57,14 +57,7 @@ pub struct DedupStats {
 impl Dedup {
     /// `memory_bytes_max` bounds what is saved and kept in memory; what is not saved yet comes on top (the log bounds it).
     pub fn new(memory_bytes_max: usize) -> Self {
-        Self {
-            recent: Recent::with_capacity(0),
-            tail: Tail::default(),
-            runs: Vec::new(),
-            now_second: 1,
-            floor_second: 0,
-            memory_bytes_max,
-        }
+        Self { recent: Recent::with_capacity(0), tail: Tail::default(), runs: Vec::new(), now_second: 1, floor_second: 0, memory_bytes_max }
     }
 
     /// Sets the time of the inserts that follow. Neither time nor what has been forgotten ever goes back, also when the horizon grows.

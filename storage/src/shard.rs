@@ -1,1 +1,196 @@
+//! The replicated state of one shard: keys, deduplication, windows, counters. A pure engine: it changes only by log entries, in order,
+//! so replicas that applied the same log are equal; no clock, no I/O but in saving and opening.
+//!
+//! Life of an entry: [`ShardState::apply`]. Of a query: [`ShardState::prepare`] under a read lock, [`PreparedQuery::run`] outside it. Of a snapshot:
+//! [`ShardState::save_plan`] under a read lock, [`ShardSave::write`] outside it, [`ShardState::mark_saved`] under a write lock.
+
+mod apply;
 pub mod keys;
+mod manifest;
+mod query;
+mod select;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+
+use serde::{Deserialize, Serialize};
+use tallymesh_protocol::command::ShardSettings;
+use tallymesh_protocol::key::MetricKind;
+
+pub use apply::{Applied, ApplyError, PartApplied, PartError};
+pub use query::{PreparedQuery, QueryFailed};
+pub use snapshot::{SavedShard, ShardSave};
+
+use crate::dedup::{Dedup, DedupStats};
+use crate::windows::{WindowSettings, WindowStats, WindowStore};
+use keys::KeyTable;
+
+/// What a replica may choose for itself: none of it shows in the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardOptions {
+    /// Deduplication entries kept in memory, in bytes.
+    pub dedup_memory_bytes_max: usize,
+}
+
+pub struct ShardState {
+    settings: ShardSettings,
+    /// Log index of the last applied entry; 0 before the first.
+    applied_index: u64,
+    /// Newest stamp, UTC milliseconds; never goes back.
+    stamp_ms: i64,
+    counters: Counters,
+    keys: KeyTable,
+    dedup: Dedup,
+    windows: WindowStore,
+    /// Log index of the last snapshot that was marked.
+    saved_index: Option<u64>,
+}
+
+/// Totals since the shard was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Counted events.
+    pub events: u64,
+    pub duplicates: u64,
+    /// Rows of defined metrics.
+    pub derived_rows: u64,
+    /// Parts of entries that were refused whole.
+    pub refused_parts: u64,
+    /// Counted events whose own time is older than the dedup horizon: a resend of such an event may have counted before.
+    pub older_than_horizon: u64,
+    /// Wrapping sum of the low halves of the hashes of all counted events.
+    pub id_sum: u64,
+}
+
+/// One metric of the catalogue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricInfo {
+    pub kind: MetricKind,
+    pub tenant: String,
+    pub metric: String,
+    /// Keys (combinations of dimension values) in this shard.
+    pub keys: u64,
+}
+
+/// Gauges.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ShardStats {
+    pub applied_index: u64,
+    pub stamp_ms: i64,
+    pub watermark_ms: i64,
+    pub counters: Counters,
+    pub keys: u64,
+    pub keys_memory_bytes: u64,
+    pub dedup: DedupStats,
+    pub windows: WindowStats,
+}
+
+/// What holds until the log configures the shard.
+pub fn initial_settings() -> ShardSettings {
+    ShardSettings {
+        lateness_ms: 120_000,
+        dedup_horizon_ms: 86_400_000,
+        retention_minute_ms: None,
+        retention_hour_ms: None,
+        retention_day_ms: None,
+        definitions_version: 0,
+        definitions: Vec::new(),
+    }
+}
+
+fn window_settings(settings: &ShardSettings) -> WindowSettings {
+    let ms = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+    WindowSettings {
+        lateness_ms: ms(settings.lateness_ms),
+        retention_minute_ms: settings.retention_minute_ms.map(ms),
+        retention_hour_ms: settings.retention_hour_ms.map(ms),
+        retention_day_ms: settings.retention_day_ms.map(ms),
+    }
+}
+
+impl ShardState {
+    /// An empty shard, as every replica begins.
+    pub fn new(options: ShardOptions) -> Self {
+        let settings = initial_settings();
+        Self {
+            windows: WindowStore::new(window_settings(&settings)),
+            settings,
+            applied_index: 0,
+            stamp_ms: i64::MIN,
+            counters: Counters::default(),
+            keys: KeyTable::default(),
+            dedup: Dedup::new(options.dedup_memory_bytes_max),
+            saved_index: None,
+        }
+    }
+
+    pub fn settings(&self) -> &ShardSettings {
+        &self.settings
+    }
+
+    pub fn applied_index(&self) -> u64 {
+        self.applied_index
+    }
+
+    /// Newest stamp applied, UTC milliseconds; `i64::MIN` before the first.
+    pub fn stamp_ms(&self) -> i64 {
+        self.stamp_ms
+    }
+
+    /// Log index of the newest snapshot that this state knows to be durable.
+    pub fn saved_index(&self) -> Option<u64> {
+        self.saved_index
+    }
+
+    /// Event time before which no open window remains, UTC milliseconds.
+    pub fn watermark_ms(&self) -> i64 {
+        self.windows.watermark_ms(self.stamp_ms)
+    }
+
+    /// Every metric that has a key here, in order of first appearance.
+    pub fn metrics(&self) -> Vec<MetricInfo> {
+        let info = |m: &keys::MetricKeys| MetricInfo {
+            kind: m.kind,
+            tenant: m.tenant.clone(),
+            metric: m.metric.clone(),
+            keys: m.ids.len() as u64,
+        };
+        self.keys.metrics().iter().map(info).collect()
+    }
+
+    pub fn stats(&self) -> ShardStats {
+        ShardStats {
+            applied_index: self.applied_index,
+            stamp_ms: self.stamp_ms,
+            watermark_ms: self.watermark_ms(),
+            counters: self.counters,
+            keys: self.keys.len() as u64,
+            keys_memory_bytes: self.keys.memory_bytes() as u64,
+            dedup: self.dedup.stats(),
+            windows: self.windows.stats(),
+        }
+    }
+
+    /// Checksum of what the state means, equal on replicas that applied the same entries, however each of them stores it.
+    pub fn checksum(&self) -> u64 {
+        let (now, floor) = self.dedup.clock();
+        let c = self.counters;
+        [
+            self.applied_index,
+            self.stamp_ms as u64,
+            c.events,
+            c.duplicates,
+            c.derived_rows,
+            c.refused_parts,
+            c.older_than_horizon,
+            c.id_sum,
+            self.keys.len() as u64,
+            u64::from(now),
+            u64::from(floor),
+            self.settings.definitions_version,
+            self.windows.digest(),
+        ]
+        .iter()
+        .fold(0, |sum: u64, &n| (sum.rotate_left(5) ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+}

@@ -112,8 +112,10 @@ impl DedupSave {
         sort_uniform(&mut fresh);
         keep_newest(&mut fresh);
 
-        let (cold, hot): (Vec<_>, Vec<_>) =
-            self.runs.into_iter().filter(|r| r.stored.newest_second >= floor).partition(|r| r.cold.is_some());
+        let known = self.runs.len();
+        let kept: Vec<KnownRun> = self.runs.into_iter().filter(|r| r.stored.newest_second >= floor).collect();
+        let some_expired = kept.len() < known;
+        let (cold, hot): (Vec<_>, Vec<_>) = kept.into_iter().partition(|r| r.cold.is_some());
         let mut hot: Vec<Part> = hot.into_iter().map(|r| Part::Stored(r.stored)).collect();
         if !fresh.is_empty() {
             hot.push(Part::Fresh(fresh));
@@ -128,12 +130,12 @@ impl DedupSave {
         let runs: Vec<KnownRun> = runs.into_iter().flatten().collect();
         // A second may lie on both sides of the boundary; its entries stay in memory.
         let first_hot = runs.iter().filter(|r| r.cold.is_none()).map(|r| r.stored.oldest_second).min();
-        let evict_before = (leaving > 0).then(|| first_hot.unwrap_or(self.now_second).min(self.now_second));
-        let manifest = DedupManifest {
-            now_second: self.now_second,
-            floor_second: floor,
-            runs: runs.iter().map(|r| r.stored.clone()).collect(),
+        let evict_before = match leaving {
+            0 => some_expired.then_some(floor),
+            _ => Some(first_hot.unwrap_or(self.now_second).min(self.now_second)),
         };
+        let manifest =
+            DedupManifest { now_second: self.now_second, floor_second: floor, runs: runs.iter().map(|r| r.stored.clone()).collect() };
         Ok(SavedDedup { manifest, runs, through: self.tail.through, evict_before })
     }
 }

@@ -109,8 +109,4 @@ impl TailView {
     pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
         self.chunks.iter().flat_map(|c| c.entries()).skip(self.skip)
     }
-
-    pub fn len(&self) -> usize {
-        self.chunks.iter().map(|c| c.hashes.len()).sum::<usize>() - self.skip
-    }
 }

@@ -159,7 +159,8 @@ impl KeyTable {
         let from = self.chunks[..keep].last().map_or(0, |c| c.to);
         let start = if from == 0 { 0 } else { self.ends[from as usize - 1] };
         let ends = self.ends[from as usize..].iter().map(|e| e - start).collect();
-        let chunk = chunk::Chunk { from, hashes: self.hashes[from as usize..].to_vec(), ends, bytes: self.bytes[start as usize..].to_vec() };
+        let chunk =
+            chunk::Chunk { from, hashes: self.hashes[from as usize..].to_vec(), ends, bytes: self.bytes[start as usize..].to_vec() };
         KeysSave { keep: self.chunks[..keep].to_vec(), chunk: Some(chunk) }
     }
 

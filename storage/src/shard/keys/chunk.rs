@@ -92,7 +92,8 @@ pub(super) fn decode_chunk(chunk: &KeyChunkRef, bytes: &[u8], mut each: impl FnM
     if header[..4] != MAGIC {
         return Err(damaged(0, "not a file of keys"));
     }
-    let [version, from, count, low, high] = [4, 8, 12, 16, 20].map(|at| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]));
+    let [version, from, count, low, high] =
+        [4, 8, 12, 16, 20].map(|at| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]));
     if version != VERSION {
         return Err(StorageError::Version { path: (&chunk.file.name).into(), found: version, known: VERSION });
     }

@@ -1,0 +1,174 @@
+//! One log entry after the other.
+
+use rkyv::util::AlignedVec;
+use tallymesh_protocol::batch::{self, ArchivedShardBatch, BATCH_ALIGN, BatchError};
+use tallymesh_protocol::command::{CommandBody, CommandError, CommandView, ShardSettings};
+use tallymesh_protocol::time::DAY_MS;
+
+use super::keys::KeyId;
+use super::{ShardState, window_settings};
+use crate::dedup::INSERT_CHUNK;
+use crate::windows::Row;
+
+/// Event times lie within this distance of 1970, so that arithmetic on them cannot overflow; the door is far stricter.
+const EVENT_TIME_MS_MAX: i64 = 4_000_000 * DAY_MS;
+
+/// What one entry did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// One for each part of a `Batches` command, in order.
+    pub parts: Vec<PartApplied>,
+}
+
+/// What one request's batch did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartApplied {
+    pub counted: u32,
+    pub duplicates: u32,
+    /// Set when the part was refused whole: nothing of it was counted, its events must not be acked.
+    pub error: Option<PartError>,
+}
+
+/// Why a part was refused; every replica refuses it alike.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PartError {
+    #[error(transparent)]
+    Malformed(#[from] BatchError),
+    #[error("event {event} has a time that no event can have")]
+    Time { event: u32 },
+    #[error("made with definitions {batch}, the shard has {shard}: make it again")]
+    StaleDefinitions { batch: u64, shard: u64 },
+    #[error("the shard has no numbers left for new keys")]
+    TooManyKeys,
+}
+
+/// Why an entry was not applied at all; the state is unchanged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    #[error("entry {index} comes after entry {applied} was applied")]
+    OutOfOrder { index: u64, applied: u64 },
+    #[error("entry {index}: {source}")]
+    Command { index: u64, source: CommandError },
+}
+
+impl ShardState {
+    /// Applies the command of log entry `index`. A malformed part is refused by itself and poisons nothing.
+    ///
+    /// # Errors
+    /// See [`ApplyError`]: a replica that meets one cannot go on.
+    pub fn apply(&mut self, index: u64, command: &[u8]) -> Result<Applied, ApplyError> {
+        self.check_order(index)?;
+        // Alignment is an accident of where the bytes lie; what they do must not depend on it.
+        let mut copy = AlignedVec::<BATCH_ALIGN>::new();
+        let command = if (command.as_ptr() as usize).is_multiple_of(BATCH_ALIGN) {
+            command
+        } else {
+            copy.extend_from_slice(command);
+            &copy
+        };
+        let view = CommandView::parse(command).map_err(|source| ApplyError::Command { index, source })?;
+        self.stamp_ms = self.stamp_ms.max(view.stamp_ms);
+        self.dedup.advance(self.stamp_ms, self.settings.dedup_horizon_ms);
+        let mut applied = Applied::default();
+        match view.body {
+            CommandBody::Batches(parts) => applied.parts = parts.iter().map(|part| self.apply_part(part)).collect(),
+            CommandBody::Tick => {}
+            CommandBody::Configure(settings) => self.configure(settings),
+        }
+        self.windows.tick(self.stamp_ms);
+        self.applied_index = index;
+        Ok(applied)
+    }
+
+    /// Notes an entry that carries no command (a leader's blank entry, a membership).
+    ///
+    /// # Errors
+    /// [`ApplyError::OutOfOrder`].
+    pub fn skip(&mut self, index: u64) -> Result<(), ApplyError> {
+        self.check_order(index)?;
+        self.applied_index = index;
+        Ok(())
+    }
+
+    fn check_order(&self, index: u64) -> Result<(), ApplyError> {
+        let applied = self.applied_index;
+        // A log may begin with index 0.
+        if index > applied || (index == 0 && applied == 0) { Ok(()) } else { Err(ApplyError::OutOfOrder { index, applied }) }
+    }
+
+    fn configure(&mut self, settings: ShardSettings) {
+        self.windows.set_settings(window_settings(&settings));
+        self.settings = settings;
+    }
+
+    fn apply_part(&mut self, part: &[u8]) -> PartApplied {
+        match self.open_part(part) {
+            Ok((batch, keys)) => self.count(batch, &keys),
+            Err(error) => {
+                self.counters.refused_parts += 1;
+                PartApplied { error: Some(error), ..PartApplied::default() }
+            }
+        }
+    }
+
+    /// Checks a part, then interns its dictionary: once for all its events.
+    fn open_part<'a>(&mut self, part: &'a [u8]) -> Result<(&'a ArchivedShardBatch, Vec<KeyId>), PartError> {
+        let batch = batch::check(part)?;
+        let made_with = batch.definitions_version.to_native();
+        if made_with < self.settings.definitions_version {
+            return Err(PartError::StaleDefinitions { batch: made_with, shard: self.settings.definitions_version });
+        }
+        let is_sane = |t: i64| (-EVENT_TIME_MS_MAX..=EVENT_TIME_MS_MAX).contains(&t);
+        if let Some(event) = batch.times.iter().position(|t| !is_sane(t.to_native())) {
+            return Err(PartError::Time { event: event as u32 });
+        }
+        let intern = |(i, hash): (usize, &rkyv::rend::u128_le)| self.keys.intern(hash.to_native(), batch.key(i));
+        let keys = batch.key_hashes.iter().enumerate().map(intern).collect::<Option<Vec<_>>>();
+        Ok((batch, keys.ok_or(PartError::TooManyKeys)?))
+    }
+
+    fn count(&mut self, batch: &ArchivedShardBatch, keys: &[KeyId]) -> PartApplied {
+        let mut outcome = PartApplied::default();
+        let mut derived = 0;
+        let horizon_ms = i64::try_from(self.settings.dedup_horizon_ms).unwrap_or(i64::MAX);
+        let oldest_ms = self.stamp_ms.saturating_sub(horizon_ms);
+        let mut hashes = [0u128; INSERT_CHUNK];
+        for (chunk, ids) in batch.ids.chunks(INSERT_CHUNK).enumerate() {
+            for (hash, id) in hashes.iter_mut().zip(ids) {
+                *hash = id.to_native();
+            }
+            let new = self.dedup.insert(&hashes[..ids.len()]);
+            outcome.duplicates += ids.len() as u32 - new.count_ones();
+            for (i, &hash) in hashes[..ids.len()].iter().enumerate() {
+                if new & (1 << i) == 0 {
+                    continue;
+                }
+                let event = chunk * INSERT_CHUNK + i;
+                let row = Row {
+                    key: keys[batch.keys[event].to_native() as usize],
+                    time_ms: batch.times[event].to_native(),
+                    id: hash as u64,
+                    user: batch.users[event].to_native(),
+                    session: batch.sessions[event].to_native(),
+                    value: batch.values[event].to_native(),
+                };
+                self.windows.append(self.stamp_ms, row);
+                outcome.counted += 1;
+                self.counters.id_sum = self.counters.id_sum.wrapping_add(hash as u64);
+                self.counters.older_than_horizon += u64::from(row.time_ms < oldest_ms);
+                while derived < batch.derived_events.len() && (batch.derived_events[derived].to_native() as usize) < event {
+                    derived += 1;
+                }
+                while derived < batch.derived_events.len() && batch.derived_events[derived].to_native() as usize == event {
+                    let key = keys[batch.derived_keys[derived].to_native() as usize];
+                    self.windows.append(self.stamp_ms, Row { key, value: batch.derived_values[derived].to_native(), ..row });
+                    self.counters.derived_rows += 1;
+                    derived += 1;
+                }
+            }
+        }
+        self.counters.events += u64::from(outcome.counted);
+        self.counters.duplicates += u64::from(outcome.duplicates);
+        outcome
+    }
+}
