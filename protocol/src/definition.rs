@@ -72,8 +72,16 @@ pub struct CompiledDefinition {
 impl CompiledDefinition {
     /// Whether any part of it needs the event's properties.
     pub fn needs_properties(&self) -> bool {
-        let property = |f: &FieldRef| matches!(f, FieldRef::Property(_));
-        property(&self.value) || self.dimensions.iter().any(property) || self.filters.iter().any(|(f, _)| property(f))
+        self.properties().next().is_some()
+    }
+
+    /// Names of the properties that it reads, maybe more than once.
+    fn properties(&self) -> impl Iterator<Item = &str> {
+        let fields = self.dimensions.iter().chain(self.filters.iter().map(|(f, _)| f)).chain([&self.value]);
+        fields.filter_map(|f| match f {
+            FieldRef::Property(name) => Some(name.as_str()),
+            _ => None,
+        })
     }
 }
 
@@ -82,7 +90,21 @@ impl CompiledDefinition {
 pub struct DefinitionSet {
     version: u64,
     definitions: Vec<CompiledDefinition>,
-    by_event: hashbrown::HashMap<String, Vec<u32>>,
+    by_event: hashbrown::HashMap<String, EventPlan>,
+}
+
+/// What is computed from the events of one name.
+#[derive(Clone, Debug, Default)]
+pub struct EventPlan {
+    definitions: Vec<u32>,
+    /// Distinct names of the properties that those definitions read, sorted.
+    properties: Vec<String>,
+}
+
+impl EventPlan {
+    pub fn properties(&self) -> &[String] {
+        &self.properties
+    }
 }
 
 /// Why a definition was refused.
@@ -136,9 +158,15 @@ impl DefinitionSet {
             events.sort();
             events.dedup();
             for event in events {
-                set.by_event.entry(event).or_default().push(index);
+                set.by_event.entry(event).or_default().definitions.push(index);
             }
             set.definitions.push(CompiledDefinition { definition, dimensions, value, filters });
+        }
+        for plan in set.by_event.values_mut() {
+            let used = plan.definitions.iter().flat_map(|&i| set.definitions[i as usize].properties());
+            plan.properties = used.map(str::to_owned).collect();
+            plan.properties.sort();
+            plan.properties.dedup();
         }
         Ok(set)
     }
@@ -161,7 +189,17 @@ impl DefinitionSet {
 
     /// The definitions that count events of this name.
     pub fn of_event(&self, event: &str) -> impl Iterator<Item = &CompiledDefinition> {
-        self.by_event.get(event).into_iter().flatten().map(|&i| &self.definitions[i as usize])
+        self.plan_of(event).into_iter().flat_map(|plan| self.of_plan(plan))
+    }
+
+    /// What is computed from events of this name, if any definition counts them.
+    pub fn plan_of(&self, event: &str) -> Option<&EventPlan> {
+        self.by_event.get(event)
+    }
+
+    /// The definitions of a plan of this set.
+    pub fn of_plan<'s>(&'s self, plan: &'s EventPlan) -> impl Iterator<Item = &'s CompiledDefinition> + 's {
+        plan.definitions.iter().map(|&i| &self.definitions[i as usize])
     }
 
     /// Names of a metric's dimensions in key order: of the definition by that name, else of a default metric.

@@ -33,12 +33,17 @@ pub fn encode_key<'a>(
         out.extend_from_slice(text.as_bytes());
     }
     for value in dimensions {
-        match value {
-            None => out.extend_from_slice(&[0, 0]),
-            Some(text) => {
-                out.extend_from_slice(&(text.len() as u16 + 1).to_le_bytes());
-                out.extend_from_slice(text.as_bytes());
-            }
+        encode_dimension(out, value);
+    }
+}
+
+/// Appends one more dimension value to a key.
+pub fn encode_dimension(out: &mut Vec<u8>, value: Option<&str>) {
+    match value {
+        None => out.extend_from_slice(&[0, 0]),
+        Some(text) => {
+            out.extend_from_slice(&(text.len() as u16 + 1).to_le_bytes());
+            out.extend_from_slice(text.as_bytes());
         }
     }
 }

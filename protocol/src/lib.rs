@@ -5,13 +5,16 @@
 pub mod aggregate;
 pub mod answer;
 pub mod batch;
+pub mod body;
 pub mod command;
 pub mod definition;
+pub mod encode;
 pub mod error;
 pub mod event;
 pub mod filter;
 pub mod hash;
 pub mod key;
 pub mod limits;
+pub mod parse;
 pub mod query;
 pub mod time;

@@ -13,6 +13,8 @@ pub const DIMENSION_BYTES_MAX: usize = 1_024;
 pub const IDENTITY_BYTES_MAX: usize = 1_024;
 /// Deepest nesting of one event's JSON, in levels.
 pub const JSON_DEPTH_MAX: usize = 64;
+/// What is kept of an event that was refused because it is too large, in bytes.
+pub const REJECTED_BYTES_KEPT: usize = 4 * 1_024;
 /// Dimensions of one metric definition.
 pub const DIMENSIONS_MAX: usize = 16;
 /// Metric definitions of one cluster.
@@ -26,6 +28,8 @@ pub const SHARDS_MAX: usize = 1_024;
 pub const ENTRY_PARTS_MAX: usize = 1_024;
 /// Bytes of one log entry; a shard part is split before it grows past this.
 pub const ENTRY_BYTES_MAX: usize = 32 << 20;
+/// A shard's part of a request is encoded once it has grown to this, and another one begun, in bytes; it overshoots by one event at most.
+pub const PART_BYTES_MAX: usize = 8 << 20;
 
 /// Distinct users or sessions kept exactly in one window before it is promoted to a HyperLogLog sketch, in entries.
 pub const WINDOW_EXACT_ENTRIES_MAX: usize = 1_024;
@@ -54,4 +58,7 @@ const _: () = {
     assert!(ROWS_DEFAULT <= ROWS_MAX);
     assert!(EVENT_NAME_BYTES_MAX + 3 * DIMENSION_BYTES_MAX < KEY_BYTES_MAX);
     assert!(EVENT_NAME_BYTES_MAX + DIMENSIONS_MAX * DIMENSION_BYTES_MAX < KEY_BYTES_MAX);
+    assert!(
+        PART_BYTES_MAX + (1 + DEFINITIONS_MAX) * (EVENT_NAME_BYTES_MAX + (DIMENSIONS_MAX + 1) * DIMENSION_BYTES_MAX) < ENTRY_BYTES_MAX / 2
+    );
 };

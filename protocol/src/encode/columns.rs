@@ -1,0 +1,70 @@
+//! The columns of one shard while a request is encoded.
+
+use hashbrown::HashTable;
+use rkyv::util::AlignedVec;
+
+use crate::batch::ShardBatch;
+
+/// Bytes of a row of an event, of a derived row and of a dictionary entry beside its key, as they are encoded.
+const EVENT_BYTES: usize = 4 + 8 + 16 + 8 + 8 + 8;
+const DERIVED_BYTES: usize = 4 + 4 + 8;
+const ENTRY_BYTES: usize = 16 + 4;
+
+#[derive(Default)]
+pub(super) struct ShardColumns {
+    batch: ShardBatch,
+    /// Index in the dictionary by key hash; 128 bits of XXH3 stand for the key, as they do in the shard.
+    dictionary: HashTable<u32>,
+}
+
+impl ShardColumns {
+    /// Begins a row; the caller fills the columns behind the key.
+    #[inline]
+    pub fn event(&mut self, key_hash: u128, key: &[u8]) -> &mut ShardBatch {
+        let key = self.key(key_hash, key);
+        self.batch.keys.push(key);
+        &mut self.batch
+    }
+
+    /// Adds a row of a defined metric to the last event.
+    pub fn derived(&mut self, key_hash: u128, key: &[u8], value: f64) {
+        let key = self.key(key_hash, key);
+        self.batch.derived_events.push(self.batch.keys.len() as u32 - 1);
+        self.batch.derived_keys.push(key);
+        self.batch.derived_values.push(value);
+    }
+
+    #[inline]
+    fn key(&mut self, key_hash: u128, key: &[u8]) -> u32 {
+        let hashes = &mut self.batch.key_hashes;
+        // The hash's low half; its high half chose the shard and is alike in here.
+        if let Some(&index) = self.dictionary.find(key_hash as u64, |&i| hashes[i as usize] == key_hash) {
+            return index;
+        }
+        let index = hashes.len() as u32;
+        hashes.push(key_hash);
+        self.dictionary.insert_unique(key_hash as u64, index, |&i| hashes[i as usize] as u64);
+        self.batch.key_bytes.extend_from_slice(key);
+        self.batch.key_ends.push(self.batch.key_bytes.len() as u32);
+        index
+    }
+
+    /// Size of the columns, in bytes.
+    #[inline]
+    pub fn bytes(&self) -> usize {
+        let batch = &self.batch;
+        EVENT_BYTES * batch.keys.len()
+            + DERIVED_BYTES * batch.derived_keys.len()
+            + ENTRY_BYTES * batch.key_ends.len()
+            + batch.key_bytes.len()
+    }
+
+    /// `None` when there is no event.
+    pub fn encode(mut self, definitions_version: u64) -> Option<AlignedVec<16>> {
+        if self.batch.is_empty() {
+            return None;
+        }
+        self.batch.definitions_version = definitions_version;
+        Some(self.batch.encode())
+    }
+}

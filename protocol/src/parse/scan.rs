@@ -1,0 +1,330 @@
+//! One pass over JSON text that checks it and says where values are, without building them.
+//!
+//! It accepts a subset of what serde_json accepts (same grammar, escapes, surrogates and number range) and answers `None` for the rest, whatever
+//! the reason: [`super::slow`] finds the reason. No recursion: nesting is a bit stack, so [`JSON_DEPTH_MAX`] bounds it.
+
+use crate::limits::JSON_DEPTH_MAX;
+
+const _: () = assert!(JSON_DEPTH_MAX <= 64, "nesting is kept in the bits of a u64");
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Kind {
+    #[default]
+    Absent,
+    Null,
+    True,
+    False,
+    /// A number without fraction and exponent.
+    Integer,
+    Decimal,
+    /// Between the quotes; what is there is the text itself.
+    Text,
+    /// Between the quotes; has escapes.
+    Escaped,
+    Array,
+    Object,
+}
+
+/// A value's place in the text that was scanned, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Token {
+    pub kind: Kind,
+    start: u32,
+    end: u32,
+}
+
+impl Token {
+    /// `text` must be shorter than 4 GiB; [`Scanner::new`] sees to it.
+    pub fn new(kind: Kind, start: usize, end: usize) -> Self {
+        Self { kind, start: start as u32, end: end as u32 }
+    }
+
+    pub fn start(self) -> usize {
+        self.start as usize
+    }
+
+    pub fn of(self, text: &str) -> &str {
+        &text[self.start as usize..self.end as usize]
+    }
+
+    /// With its quotes, if it is a string.
+    pub fn quoted(self, text: &str) -> &str {
+        &text[self.start as usize - 1..self.end as usize + 1]
+    }
+}
+
+pub(super) struct Scanner<'a> {
+    text: &'a str,
+    bytes: &'a [u8],
+    pub at: usize,
+}
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+const TOPS: u64 = 0x8080_8080_8080_8080;
+
+/// The top bit of the first byte that ends a plain run of string (quote, backslash, control character); bits above it may be wrong.
+fn string_stops(word: u64) -> u64 {
+    let quote = word ^ (ONES * b'"' as u64);
+    let backslash = word ^ (ONES * b'\\' as u64);
+    let zero_of = |x: u64| x.wrapping_sub(ONES) & !x;
+    let control = word.wrapping_sub(ONES * 0x20) & !word;
+    (zero_of(quote) | zero_of(backslash) | control) & TOPS
+}
+
+/// A number without exponent and no longer than this is finite, in digits.
+const FINITE_DIGITS: usize = 300;
+
+impl<'a> Scanner<'a> {
+    /// `None` when the text is too long for a [`Token`].
+    pub fn new(text: &'a str, at: usize) -> Option<Self> {
+        u32::try_from(text.len()).ok()?;
+        Some(Self { text, bytes: text.as_bytes(), at })
+    }
+
+    #[inline]
+    pub fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    #[inline]
+    pub fn take(&mut self, byte: u8) -> Option<()> {
+        (self.peek()? == byte).then(|| self.at += 1)
+    }
+
+    #[inline]
+    pub fn space(&mut self) {
+        while let Some(b' ' | b'\n' | b'\t' | b'\r') = self.peek() {
+            self.at += 1;
+        }
+    }
+
+    /// The eight bytes at `at`, first byte lowest.
+    #[inline]
+    pub fn word(&self, at: usize) -> Option<u64> {
+        self.bytes.get(at..)?.first_chunk::<8>().map(|c| u64::from_le_bytes(*c))
+    }
+
+    /// A string, from its opening quote.
+    #[inline]
+    pub fn string(&mut self) -> Option<Token> {
+        self.take(b'"')?;
+        let start = self.at;
+        let mut kind = Kind::Text;
+        loop {
+            while let Some(word) = self.word(self.at) {
+                let stops = string_stops(word);
+                if stops != 0 {
+                    self.at += (stops.trailing_zeros() / 8) as usize;
+                    break;
+                }
+                self.at += 8;
+            }
+            // At a stop, or within the last bytes of the text.
+            match self.peek()? {
+                b'"' => {
+                    let token = Token::new(kind, start, self.at);
+                    self.at += 1;
+                    return Some(token);
+                }
+                b'\\' => {
+                    kind = Kind::Escaped;
+                    self.escape()?;
+                }
+                0..0x20 => return None,
+                _ => self.at += 1,
+            }
+        }
+    }
+
+    #[cold]
+    fn escape(&mut self) -> Option<()> {
+        let escaped = *self.bytes.get(self.at + 1)?;
+        self.at += 2;
+        match escaped {
+            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(()),
+            b'u' => match self.hex4()? {
+                0xD800..=0xDBFF => {
+                    self.take(b'\\')?;
+                    self.take(b'u')?;
+                    matches!(self.hex4()?, 0xDC00..=0xDFFF).then_some(())
+                }
+                0xDC00..=0xDFFF => None,
+                _ => Some(()),
+            },
+            _ => None,
+        }
+    }
+
+    fn hex4(&mut self) -> Option<u16> {
+        let digits = self.bytes.get(self.at..self.at + 4)?;
+        self.at += 4;
+        digits.iter().try_fold(0u16, |n, &d| Some(n << 4 | (d as char).to_digit(16)? as u16))
+    }
+
+    /// At least one digit.
+    fn digits(&mut self) -> Option<()> {
+        let start = self.at;
+        while self.peek().is_some_and(|b| b.is_ascii_digit()) {
+            self.at += 1;
+        }
+        (self.at > start).then_some(())
+    }
+
+    fn number(&mut self) -> Option<Token> {
+        let start = self.at;
+        let mut kind = Kind::Integer;
+        if self.peek() == Some(b'-') {
+            self.at += 1;
+        }
+        if self.peek()? == b'0' {
+            self.at += 1;
+        } else {
+            self.digits()?;
+        }
+        if self.peek() == Some(b'.') {
+            kind = Kind::Decimal;
+            self.at += 1;
+            self.digits()?;
+        }
+        let mut in_doubt = self.at - start > FINITE_DIGITS;
+        if let Some(b'e' | b'E') = self.peek() {
+            kind = Kind::Decimal;
+            in_doubt = true;
+            self.at += 1;
+            if let Some(b'+' | b'-') = self.peek() {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        let token = Token::new(kind, start, self.at);
+        if in_doubt && !super::number::parse(token.of(self.text)).is_finite() {
+            return None;
+        }
+        Some(token)
+    }
+
+    fn literal(&mut self, literal: &[u8], kind: Kind) -> Option<Token> {
+        let end = self.at + literal.len();
+        if self.bytes.get(self.at..end)? != literal {
+            return None;
+        }
+        let token = Token::new(kind, self.at, end);
+        self.at = end;
+        Some(token)
+    }
+
+    /// Any value; containers in it may be nested `levels` deep.
+    #[inline]
+    pub fn value(&mut self, levels: usize) -> Option<Token> {
+        match self.peek()? {
+            b'"' => self.string(),
+            open @ (b'{' | b'[') => {
+                let start = self.at;
+                self.container(levels)?;
+                Some(Token::new(if open == b'{' { Kind::Object } else { Kind::Array }, start, self.at))
+            }
+            _ => self.scalar(),
+        }
+    }
+
+    #[inline]
+    fn scalar(&mut self) -> Option<Token> {
+        match self.peek()? {
+            b'-' | b'0'..=b'9' => self.number(),
+            b'n' => self.literal(b"null", Kind::Null),
+            b't' => self.literal(b"true", Kind::True),
+            b'f' => self.literal(b"false", Kind::False),
+            _ => None,
+        }
+    }
+
+    /// From an opening bracket to behind the one that closes it.
+    fn container(&mut self, levels: usize) -> Option<()> {
+        let mut stack = 0u64;
+        let mut depth = 0;
+        'open: loop {
+            if depth >= levels {
+                return None;
+            }
+            let mut in_object = self.peek()? == b'{';
+            depth += 1;
+            stack = stack << 1 | u64::from(in_object);
+            self.at += 1;
+            self.space();
+            let mut closes = self.peek()? == if in_object { b'}' } else { b']' };
+            loop {
+                if !closes {
+                    if in_object {
+                        self.key()?;
+                    }
+                    match self.peek()? {
+                        b'"' => self.string()?,
+                        b'{' | b'[' => continue 'open,
+                        _ => self.scalar()?,
+                    };
+                    self.space();
+                }
+                // Behind a value, or at the bracket of an empty container.
+                loop {
+                    match self.peek()? {
+                        b',' if !closes => {
+                            self.at += 1;
+                            self.space();
+                            break;
+                        }
+                        close @ (b'}' | b']') if (close == b'}') == in_object => {
+                            self.at += 1;
+                            depth -= 1;
+                            if depth == 0 {
+                                return Some(());
+                            }
+                            stack >>= 1;
+                            in_object = stack & 1 == 1;
+                            closes = false;
+                            self.space();
+                        }
+                        _ => return None,
+                    }
+                }
+            }
+        }
+    }
+
+    /// A key and its colon, up to its value.
+    #[inline]
+    pub fn key(&mut self) -> Option<Token> {
+        let key = self.string()?;
+        if self.take(b':').is_none() {
+            self.space();
+            self.take(b':')?;
+        }
+        self.space();
+        Some(key)
+    }
+
+    /// Visits the members of the object at `at`, whose own level counts; leaves `at` behind it. `visit` may refuse a member.
+    #[inline]
+    pub fn members(&mut self, levels: usize, mut visit: impl FnMut(&Self, Token, Token) -> Option<()>) -> Option<()> {
+        let inner = levels.checked_sub(1)?;
+        self.take(b'{')?;
+        self.space();
+        if self.take(b'}').is_some() {
+            return Some(());
+        }
+        loop {
+            let key = self.key()?;
+            let value = self.value(inner)?;
+            visit(self, key, value)?;
+            self.space();
+            match self.peek()? {
+                b',' => self.at += 1,
+                b'}' => {
+                    self.at += 1;
+                    return Some(());
+                }
+                _ => return None,
+            }
+            self.space();
+        }
+    }
+}
