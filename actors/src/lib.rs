@@ -1,8 +1,10 @@
 //! Who owns what: shard actors on their replicated logs, scatter-gather over them, back-pressure. Engines are pure and live below; actors move messages.
 
+pub mod admission;
 mod mesh;
 pub mod raft;
 pub mod replicator;
 mod shard;
+pub mod tail;
 
 pub use mesh::{AppendError, Gathered, Mesh, MeshOptions, PartOutcome, ShardAnswer, ShardStatus, StartError};

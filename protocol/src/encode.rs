@@ -43,7 +43,7 @@ pub enum GeneratedIds {
 
 impl GeneratedIds {
     /// 32 lower-case hexadecimal digits for the event at `index`.
-    fn id(&self, index: u32) -> String {
+    pub fn id(&self, index: u32) -> String {
         let mut bytes = Vec::with_capacity(24);
         match self {
             Self::Idempotency(key) => {

@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod dedup;
+pub mod dead_letters;
 pub mod dir_lock;
 pub mod disk;
 mod error;

@@ -1,0 +1,104 @@
+//! The command line: one file for each command, exit codes that scripts can rely on.
+
+mod bench;
+mod dead_letters;
+mod demo;
+mod query;
+mod seed;
+mod serve;
+mod tail;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// Counts events as they happen, with numbers that can be trusted.
+#[derive(Debug, Parser)]
+#[command(name = "tallymesh", version, propagate_version = true, max_term_width = 120)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node.
+    Serve(serve::ServeArgs),
+    /// Run a node with live sample traffic.
+    Demo(demo::DemoArgs),
+    /// Send events, made up or from a file.
+    Seed(seed::SeedArgs),
+    /// Ask for numbers.
+    Query(query::QueryArgs),
+    /// Watch events as they are accepted.
+    Tail(tail::TailArgs),
+    /// List or retry refused events.
+    DeadLetters(dead_letters::DeadLettersArgs),
+    /// Measure what a node can do.
+    Bench(bench::BenchArgs),
+    /// Print completions for a shell.
+    Completions { shell: clap_complete::Shell },
+}
+
+/// Why a command ended without success; each has its exit code.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// Exit code 1.
+    #[error("{0}")]
+    Failed(String),
+    /// Exit code 2, as clap's own.
+    #[error("{0}")]
+    Usage(String),
+    /// Exit code 3: no node answered.
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+impl CliError {
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Failed(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Unreachable(_) => 3,
+        }
+    }
+}
+
+impl From<anyhow::Error> for CliError {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(format!("{error:#}"))
+    }
+}
+
+/// Runs one command to its end on a runtime with a worker for each core.
+pub fn run(cli: Cli) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("tallymesh").build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("error: cannot start threads: {e}");
+            return ExitCode::from(1);
+        }
+    };
+    let result = runtime.block_on(async {
+        match cli.command {
+            Command::Serve(args) => serve::run(args).await,
+            Command::Demo(args) => demo::run(args).await,
+            Command::Seed(args) => seed::run(args).await,
+            Command::Query(args) => query::run(args).await,
+            Command::Tail(args) => tail::run(args).await,
+            Command::DeadLetters(args) => dead_letters::run(args).await,
+            Command::Bench(args) => bench::run(args).await,
+            Command::Completions { shell } => {
+                clap_complete::generate(shell, &mut Cli::command(), "tallymesh", &mut std::io::stdout());
+                Ok(())
+            }
+        }
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! `tallymesh serve`: a node in the foreground until SIGTERM or Ctrl-C.
+
+use std::path::PathBuf;
+
+use super::CliError;
+use crate::boot::{Machine, RunningNode, interrupted};
+use crate::config::{Config, Sources};
+use crate::logs;
+
+#[derive(Debug, clap::Args)]
+pub struct ServeArgs {
+    /// Configuration file; without one, every setting has its default.
+    #[arg(long, value_name = "FILE", env = "TALLYMESH_CONFIG")]
+    config: Option<PathBuf>,
+    /// Name of this node [node.name].
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    /// Where the data is kept [node.data_dir].
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Address to listen on [http.addr].
+    #[arg(long, value_name = "ADDR")]
+    http: Option<String>,
+    /// Override one setting; repeatable. What is not TOML is a string.
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl ServeArgs {
+    fn sources(self) -> Sources {
+        let flags = [("node.name", self.node), ("node.data_dir", self.data_dir), ("http.addr", self.http)];
+        Sources {
+            file: self.config,
+            sets: self.set,
+            flags: flags.into_iter().filter_map(|(path, value)| Some((path, value?))).collect(),
+            ..Sources::from_environment()
+        }
+    }
+}
+
+pub async fn run(args: ServeArgs) -> Result<(), CliError> {
+    let config = Config::load(&args.sources()).map_err(|e| CliError::Usage(e.to_string()))?;
+    logs::start(&config.logs).map_err(CliError::Failed)?;
+    let node = RunningNode::start(config, Machine::this_one()).await.map_err(|e| CliError::Failed(e.to_string()))?;
+    interrupted().await.map_err(|e| CliError::Failed(format!("cannot listen for signals: {e}")))?;
+    node.shutdown().await;
+    Ok(())
+}

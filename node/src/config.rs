@@ -1,0 +1,77 @@
+//! The node's configuration: one value, read in layers, checked once at boot and trusted afterwards.
+//!
+//! Layers, later ones win: defaults, the file, `TALLYMESH_SECTION__KEY` in the environment, `--set section.key=value`, then flags of their own.
+
+mod check;
+mod layers;
+mod sections;
+pub mod units;
+
+use std::path::PathBuf;
+
+pub use check::Warning;
+pub use layers::{ENV_PREFIX, Sources};
+pub use sections::{Cluster, Config, DeadLetters, Dedup, Disk, Http, Ingest, Log, LogFormat, Logs, Node, Query, Retention, Tail, Windows};
+
+use tallymesh_protocol::command::ShardSettings;
+
+/// Why the configuration was refused. Messages name the key and say what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read the configuration file {path}: {source}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{origin} is not valid TOML: {detail}")]
+    Syntax { origin: String, detail: String },
+    #[error("unknown setting `{key}` in {origin}{}", .guess.as_ref().map(|g| format!("; did you mean `{g}`?")).unwrap_or_default())]
+    Unknown { origin: String, key: String, guess: Option<String> },
+    #[error("`{text}` is not `section.key=value`")]
+    NotAnAssignment { text: String },
+    #[error("{0}")]
+    Value(String),
+    #[error("`{key}` {problem}")]
+    Invalid { key: &'static str, problem: String },
+}
+
+impl Config {
+    /// Reads all layers and checks the result.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
+        let config = layers::merge(sources)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Replicas of each shard: what `auto` stands for is decided here.
+    pub fn replication(&self) -> u8 {
+        match self.cluster.replication {
+            units::OrAuto::Set(n) => n,
+            units::OrAuto::Auto if self.cluster.founders.len() >= 3 => 3,
+            units::OrAuto::Auto => 1,
+        }
+    }
+
+    pub fn shutdown_grace(&self) -> std::time::Duration {
+        match self.node.shutdown_grace {
+            units::OrAuto::Set(period) => period.duration(),
+            units::OrAuto::Auto => std::time::Duration::ZERO,
+        }
+    }
+
+    /// What the shards' state depends on; it goes through their logs.
+    pub fn shard_settings(&self) -> ShardSettings {
+        ShardSettings {
+            lateness_ms: self.windows.lateness.as_ms(),
+            dedup_horizon_ms: self.dedup.horizon.as_ms(),
+            retention_minute_ms: self.retention.minute.as_ms(),
+            retention_hour_ms: self.retention.hour.as_ms(),
+            retention_day_ms: self.retention.day.as_ms(),
+            definitions_version: 1,
+            definitions: self.metrics.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

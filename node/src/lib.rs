@@ -1,0 +1,13 @@
+//! The process: configuration, boot and shutdown, HTTP, command line. A library so that tests and the demo start a node in their own process.
+
+pub mod boot;
+pub mod cli;
+pub mod config;
+pub mod http;
+pub mod ingest;
+pub mod life;
+pub mod limits;
+pub mod logs;
+pub mod metrics;
+pub mod space;
+pub mod unique;
