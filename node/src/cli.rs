@@ -1,8 +1,10 @@
 //! The command line: one file for each command, exit codes that scripts can rely on.
 
 mod bench;
+pub mod client;
 mod dead_letters;
 mod demo;
+pub mod output;
 mod query;
 mod seed;
 mod serve;
@@ -11,6 +13,8 @@ mod tail;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+
+pub use client::CliError;
 
 /// Counts events as they happen, with numbers that can be trusted.
 #[derive(Debug, Parser)]
@@ -40,36 +44,6 @@ enum Command {
     Completions { shell: clap_complete::Shell },
 }
 
-/// Why a command ended without success; each has its exit code.
-#[derive(Debug, thiserror::Error)]
-pub enum CliError {
-    /// Exit code 1.
-    #[error("{0}")]
-    Failed(String),
-    /// Exit code 2, as clap's own.
-    #[error("{0}")]
-    Usage(String),
-    /// Exit code 3: no node answered.
-    #[error("{0}")]
-    Unreachable(String),
-}
-
-impl CliError {
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Failed(_) => 1,
-            Self::Usage(_) => 2,
-            Self::Unreachable(_) => 3,
-        }
-    }
-}
-
-impl From<anyhow::Error> for CliError {
-    fn from(error: anyhow::Error) -> Self {
-        Self::Failed(format!("{error:#}"))
-    }
-}
-
 /// Runs one command to its end on a runtime with a worker for each core.
 pub fn run(cli: Cli) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("tallymesh").build() {
@@ -94,11 +68,5 @@ pub fn run(cli: Cli) -> ExitCode {
             }
         }
     });
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::from(error.exit_code())
-        }
-    }
+    client::finish(result)
 }

@@ -50,6 +50,7 @@ pub struct App {
     pub tail: TailHub,
     pub numbers: Arc<UniqueNumbers>,
     pub ingest: Ingest,
+    pub queries: query::Gate,
 }
 
 pub type AppState = Arc<App>;
@@ -62,6 +63,7 @@ impl App {
             free_bytes_min: config.disk.readonly_below.0,
             free_permille_min: (config.disk.readonly_below_percent * 10.0) as u64,
         };
+        let queries = query::Gate::new(config.query.concurrency, config.query.waiters_max);
         let outlets = Outlets {
             dead_letters,
             tail: TailHub::new(config.tail.buffer_events, config.tail.subscribers_max),
@@ -71,7 +73,7 @@ impl App {
         };
         let ingest = Ingest::new(&config, machine.clock.clone(), mesh.clone(), outlets.clone());
         let Outlets { dead_letters, tail, metrics, space, numbers } = outlets;
-        Ok(Arc::new(Self { config, machine, mesh, life: Life::default(), metrics, space, dead_letters, tail, numbers, ingest }))
+        Ok(Arc::new(Self { config, machine, mesh, life: Life::default(), metrics, space, dead_letters, tail, numbers, ingest, queries }))
     }
 
     /// UTC milliseconds.

@@ -1,8 +1,9 @@
 //! From what a shard answers to what a client gets: `PartialAnswer -> Answer` with its [`Receipt`].
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::aggregate::Accumulator;
 
@@ -68,7 +69,45 @@ pub struct Row {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<BTreeMap<String, Option<String>>>,
     /// By aggregate label; null where there is no value.
+    #[serde(serialize_with = "whole_as_integer")]
     pub values: BTreeMap<String, Option<f64>>,
+    /// The same step and group of the range it is compared with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compare: Option<Compared>,
+}
+
+/// An earlier row beside a row.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Compared {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<String>,
+    #[serde(serialize_with = "whole_as_integer")]
+    pub values: BTreeMap<String, Option<f64>>,
+}
+
+/// Largest magnitude below which every whole `f64` is printed as an integer exactly.
+const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
+
+/// `1500`, not `1500.0`: counts are integers to every JSON reader.
+fn whole_as_integer<S: Serializer>(values: &BTreeMap<String, Option<f64>>, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    #[serde(untagged)]
+    enum Number {
+        Whole(i64),
+        Real(Option<f64>),
+    }
+    serializer.collect_map(values.iter().map(|(label, value)| {
+        let number = match *value {
+            Some(v) if v.fract() == 0.0 && v.abs() <= WHOLE_MAX => Number::Whole(v as i64),
+            other => Number::Real(other),
+        };
+        (label, number)
+    }))
+}
+
+/// A field of RFC 4180: quoted only when it must be.
+pub fn csv_field(text: &str) -> Cow<'_, str> {
+    if text.contains([',', '"', '\r', '\n']) { Cow::Owned(format!("\"{}\"", text.replace('"', "\"\""))) } else { Cow::Borrowed(text) }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

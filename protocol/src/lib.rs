@@ -15,6 +15,8 @@ pub mod filter;
 pub mod hash;
 pub mod key;
 pub mod limits;
+pub mod merge;
 pub mod parse;
+pub mod plan;
 pub mod query;
 pub mod time;

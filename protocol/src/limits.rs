@@ -52,10 +52,20 @@ pub const GROUP_BY_MAX: usize = 8;
 pub const FILTERS_MAX: usize = 32;
 /// Aggregates of one query.
 pub const AGGREGATES_MAX: usize = 16;
+/// Values of one filter.
+pub const FILTER_VALUES_MAX: usize = 1_000;
+/// Steps that `step=auto` aims to stay within.
+pub const AUTO_POINTS_MAX: usize = 300;
+/// Longest `timeout_ms` of a query.
+pub const QUERY_TIMEOUT_MS_MAX: u64 = 300_000;
+/// Queries of one `POST /v1/query`.
+pub const QUERIES_MAX: usize = 32;
 
 const _: () = {
     assert!(WINDOW_EXACT_ENTRIES_MAX <= ANSWER_EXACT_ENTRIES_MAX);
     assert!(ROWS_DEFAULT <= ROWS_MAX);
+    assert!(AUTO_POINTS_MAX <= POINTS_PER_GROUP_MAX);
+    assert!(POINTS_PER_GROUP_MAX <= ANSWER_CELLS_MAX);
     assert!(EVENT_NAME_BYTES_MAX + 3 * DIMENSION_BYTES_MAX < KEY_BYTES_MAX);
     assert!(EVENT_NAME_BYTES_MAX + DIMENSIONS_MAX * DIMENSION_BYTES_MAX < KEY_BYTES_MAX);
     assert!(

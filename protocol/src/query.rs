@@ -2,8 +2,23 @@
 //!
 //! `plan` (time ranges, steps and time zones into slices of stored grains) is in [`crate::plan`].
 
+mod csv;
+mod cursor;
+mod metric_query;
+mod moment;
+mod params;
+mod prepared;
+mod resolve;
+mod split;
+
+pub use metric_query::{Compare, Fill, MetricQuery, Order, Partial, ResponseFormat};
+pub use moment::{TimeRange, Zone};
+pub use params::{PARAMETERS, QueryParams};
+pub use prepared::{Gathered, Leg, PreparedQuery, unknown_metric};
+pub use resolve::Resolved;
+
 use crate::aggregate::Wants;
-use crate::time::Grain;
+use crate::time::{DAY_MS, Grain, HOUR_MS, MINUTE_MS};
 
 /// One aggregate of `agg=`.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +68,52 @@ impl Aggregate {
         }
         wants
     }
+}
+
+/// Width of one step of an answer; a day is a day of the query's time zone, 23 to 25 hours long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StepWidth {
+    Minute,
+    FiveMinutes,
+    QuarterHour,
+    Hour,
+    Day,
+}
+
+impl StepWidth {
+    pub const ALL: [Self; 5] = [Self::Minute, Self::FiveMinutes, Self::QuarterHour, Self::Hour, Self::Day];
+
+    /// Usual length in milliseconds.
+    pub const fn ms(self) -> i64 {
+        match self {
+            Self::Minute => MINUTE_MS,
+            Self::FiveMinutes => 5 * MINUTE_MS,
+            Self::QuarterHour => 15 * MINUTE_MS,
+            Self::Hour => HOUR_MS,
+            Self::Day => DAY_MS,
+        }
+    }
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Minute => "1m",
+            Self::FiveMinutes => "5m",
+            Self::QuarterHour => "15m",
+            Self::Hour => "1h",
+            Self::Day => "1d",
+        }
+    }
+}
+
+/// `step=`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Step {
+    /// One value for the whole range.
+    #[default]
+    None,
+    /// The finest that stays within [`crate::limits::AUTO_POINTS_MAX`] and that kept grains can give.
+    Auto,
+    Every(StepWidth),
 }
 
 /// Which keys a query reads.

@@ -1,7 +1,137 @@
-use axum::Router;
+//! `/v1/query` and `/v1/metrics`: requests into [`QueryParams`], answers into JSON or CSV.
 
-use super::AppState;
+mod catalogue;
+mod gate;
+mod run;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderName, HeaderValue, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use futures::StreamExt;
+use serde::Serialize;
+use serde_json::Value;
+use tallymesh_protocol::answer::Answer;
+use tallymesh_protocol::error::{ErrorCode, Problem};
+use tallymesh_protocol::limits::QUERIES_MAX;
+use tallymesh_protocol::query::{QueryParams, ResponseFormat};
+
+use super::{AppState, HttpProblem};
+
+pub use gate::Gate;
+
+/// Body of `POST /v1/query`, in bytes.
+const QUERY_BODY_BYTES_MAX: usize = 1 << 20;
+/// Queries of one request that run at once, so that one dashboard does not take every place.
+const QUERIES_AT_ONCE: usize = 4;
+/// Where a CSV answer carries its receipt and cursor.
+const RECEIPT: HeaderName = HeaderName::from_static("tallymesh-receipt");
+const CURSOR: HeaderName = HeaderName::from_static("tallymesh-cursor");
 
 pub fn router() -> Router<AppState> {
     Router::new()
+        .route("/v1/query", get(get_query).post(post_query))
+        .route("/v1/metrics", get(catalogue::get_metrics))
+        .layer(DefaultBodyLimit::max(QUERY_BODY_BYTES_MAX))
 }
+
+async fn get_query(State(app): State<AppState>, uri: Uri) -> Result<Response, HttpProblem> {
+    let pairs = Query::<Vec<(String, String)>>::try_from_uri(&uri)
+        .map_err(|e| Problem::new(ErrorCode::BadRequest, format!("the query string does not decode: {}", e.body_text())))?;
+    // `key` authenticates; it is no part of the query.
+    let params = QueryParams::from_pairs(pairs.0.into_iter().filter(|(name, _)| name != "key"))?;
+    respond(app, params).await
+}
+
+async fn post_query(State(app): State<AppState>, body: Result<Bytes, BytesRejection>) -> Result<Response, HttpProblem> {
+    let body = body.map_err(|e| {
+        let code = if e.status() == 413 { ErrorCode::BodyTooLarge } else { ErrorCode::BadRequest };
+        Problem::new(code, format!("a query has at most {QUERY_BODY_BYTES_MAX} bytes")).limit(QUERY_BODY_BYTES_MAX as u64)
+    })?;
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Err(Problem::new(ErrorCode::EmptyBody, "send one query as a JSON object, or {\"queries\":[...]}").into());
+    }
+    let query: Value = serde_json::from_slice(&body).map_err(|e| Problem::new(ErrorCode::BadJson, e.to_string()))?;
+    match query.get("queries") {
+        None => respond(app, QueryParams::from_json(&query)?).await,
+        Some(queries) => several(app, &query, queries).await,
+    }
+}
+
+async fn respond(app: AppState, params: QueryParams) -> Result<Response, HttpProblem> {
+    let (prepared, answer) = run::run(&app, &params).await?;
+    Ok(match prepared.query.format {
+        ResponseFormat::Json => json(&answer),
+        ResponseFormat::Csv => {
+            let mut response =
+                ([(CONTENT_TYPE, HeaderValue::from_static("text/csv; charset=utf-8"))], prepared.to_csv(&answer)).into_response();
+            let receipt = serde_json::to_string(&answer.receipt).unwrap_or_default();
+            for (name, value) in [(RECEIPT, Some(receipt)), (CURSOR, answer.cursor)] {
+                if let Some(value) = value.and_then(|v| HeaderValue::from_str(&v).ok()) {
+                    response.headers_mut().insert(name, value);
+                }
+            }
+            response
+        }
+    })
+}
+
+/// One result of several: each stands or falls alone.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum QueryResult {
+    Answer(Box<Answer>),
+    Problem(Box<Problem>),
+}
+
+#[derive(Serialize)]
+struct Results {
+    results: Vec<QueryResult>,
+}
+
+async fn several(app: AppState, body: &Value, queries: &Value) -> Result<Response, HttpProblem> {
+    let bad = |detail: String| Problem::new(ErrorCode::BadParameter, detail).field("queries").limit(QUERIES_MAX as u64);
+    let Some(queries) = queries.as_array() else {
+        return Err(bad("`queries` must be a list of query objects".to_owned()).into());
+    };
+    if let Some(other) = body.as_object().and_then(|o| o.keys().find(|k| *k != "queries")) {
+        return Err(bad(format!("`{other}` stands beside `queries`; put it into each query")).into());
+    }
+    if queries.is_empty() || queries.len() > QUERIES_MAX {
+        return Err(bad(format!("{} queries; one request has 1 to {QUERIES_MAX}", queries.len())).into());
+    }
+    let one = |query: &Value| {
+        let (app, params) = (app.clone(), QueryParams::from_json(query));
+        async move {
+            match run_json(&app, params).await {
+                Ok(answer) => QueryResult::Answer(Box::new(answer)),
+                Err(problem) => QueryResult::Problem(Box::new(problem)),
+            }
+        }
+    };
+    let running: Vec<_> = queries.iter().map(one).collect();
+    let results = futures::stream::iter(running).buffered(QUERIES_AT_ONCE).collect().await;
+    Ok(json(&Results { results }))
+}
+
+async fn run_json(app: &AppState, params: Result<QueryParams, Problem>) -> Result<Answer, Problem> {
+    let params = params?;
+    if params.get("format").is_some_and(|f| f != "json") {
+        return Err(Problem::new(ErrorCode::BadParameter, "several queries are answered as JSON only").field("format"));
+    }
+    run::run(app, &params).await.map(|(_, answer)| answer)
+}
+
+fn json(value: &impl Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(body) => ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response(),
+        Err(e) => HttpProblem::from(Problem::new(ErrorCode::Internal, e.to_string())).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

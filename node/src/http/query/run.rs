@@ -1,0 +1,73 @@
+//! One query from parameters to answer: plan, wait for a place, ask every shard, merge.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tallymesh_protocol::answer::Answer;
+use tallymesh_protocol::error::{ErrorCode, Problem};
+use tallymesh_protocol::hash::DEFAULT_TENANT;
+use tallymesh_protocol::plan::Retention;
+use tallymesh_protocol::query::{Gathered, Leg, MetricQuery, PreparedQuery, QueryParams, unknown_metric};
+
+use crate::http::App;
+
+/// Answers above this many cells are merged beside the threads that serve other requests.
+const INLINE_CELLS_MAX: usize = 2_000;
+/// The shards are given the query's time; this much more and the query ends whatever they do.
+const OVERTIME: Duration = Duration::from_millis(500);
+
+/// Dropping the future cancels the query: the shards' scans stop too.
+///
+/// # Errors
+/// Everything that `PreparedQuery` refuses; 429 when the node is busy; 504 when the time is over.
+pub(super) async fn run(app: &App, params: &QueryParams) -> Result<(Arc<PreparedQuery>, Answer), Problem> {
+    let clock = &app.machine.clock;
+    let (started, now_ms) = (clock.monotonic(), app.now_ms());
+    let query = MetricQuery::parse(params, now_ms)?;
+    let timeout = query.timeout_ms.map_or(app.config.query.timeout.duration(), Duration::from_millis);
+    let retention = &app.config.retention;
+    let retention = Retention { minute_ms: retention.minute.as_ms(), hour_ms: retention.hour.as_ms(), day_ms: retention.day.as_ms() };
+    let prepared = Arc::new(PreparedQuery::new(query, DEFAULT_TENANT, &app.mesh.definitions(), retention, now_ms)?);
+    let _place = app.queries.enter(timeout).await?;
+    let left = || timeout.saturating_sub(clock.monotonic().saturating_sub(started));
+
+    let (current, fresh) = ask(app, &prepared, &prepared.current, left()).await?;
+    let (earlier, fresh) = match &prepared.earlier {
+        None => (None, fresh),
+        Some(leg) => {
+            let (earlier, fresh_then) = ask(app, &prepared, leg, left()).await?;
+            (Some(earlier), fresh.max(fresh_then))
+        }
+    };
+    let took = clock.monotonic().saturating_sub(started);
+    let answer = prepared.answer(current, earlier, fresh.as_millis() as u64, took.as_millis() as u64)?;
+    Ok((prepared, answer))
+}
+
+async fn ask(app: &App, prepared: &Arc<PreparedQuery>, leg: &Leg, left: Duration) -> Result<(Gathered, Duration), Problem> {
+    let late = || Problem::new(ErrorCode::QueryTimeout, "the shards did not answer in time; ask for less, or set `timeout_ms`");
+    if left.is_zero() {
+        return Err(late());
+    }
+    let asked = u32::from(app.mesh.shards());
+    let gathered = tokio::time::timeout(left + OVERTIME, app.mesh.query(leg.shard_query.clone(), left)).await.map_err(|_| late())?;
+    let cells: usize = gathered.answers.iter().filter_map(|(_, answer)| answer.as_ref().ok()).map(|a| a.cells.len()).sum();
+    let merged = if cells <= INLINE_CELLS_MAX {
+        prepared.gather(asked, gathered.answers)
+    } else {
+        let prepared = prepared.clone();
+        tokio::task::spawn_blocking(move || prepared.gather(asked, gathered.answers))
+            .await
+            .map_err(|e| Problem::new(ErrorCode::Internal, format!("merging stopped: {e}")))?
+    };
+    match merged {
+        Ok(merged) => Ok((merged, gathered.freshness)),
+        Err(problem) if problem.code == ErrorCode::UnknownMetric => {
+            let events = app.mesh.event_names().await;
+            let definitions = app.mesh.definitions();
+            let defined = definitions.iter().map(|d| d.definition.name.as_str());
+            Err(unknown_metric(&prepared.query.metric, events.iter().map(String::as_str).chain(defined)))
+        }
+        Err(problem) => Err(problem),
+    }
+}

@@ -1,0 +1,104 @@
+//! What the shards answered, put together: cells of one group and step are merged, groups get one numbering in their sorted order.
+
+mod rows;
+
+pub use rows::{Layout, PagePosition, lay_out};
+
+use std::cmp::Ordering;
+
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
+
+use crate::aggregate::Accumulator;
+use crate::answer::{Cell, GroupKey, PartialAnswer};
+use crate::error::{ErrorCode, Problem};
+
+/// Takes one shard's answer after the other.
+#[derive(Debug)]
+pub struct Merger {
+    groups: HashMap<GroupKey, u32>,
+    cells: HashMap<(u32, u32), Accumulator>,
+    cells_max: usize,
+    metric_known: bool,
+    watermark_ms: Option<i64>,
+}
+
+/// All shards' cells by (step, group), in that order. Groups are sorted, so their numbers compare as they do.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Merged {
+    pub groups: Vec<GroupKey>,
+    pub cells: Vec<Cell>,
+    pub metric_known: bool,
+    /// Event time before which no shard has an open window; `None` when none ever wrote.
+    pub watermark_ms: Option<i64>,
+}
+
+impl Merger {
+    pub fn new(cells_max: usize) -> Self {
+        Self { groups: HashMap::new(), cells: HashMap::new(), cells_max, metric_known: false, watermark_ms: None }
+    }
+
+    /// # Errors
+    /// 422 when there are more cells than one answer may have.
+    pub fn push(&mut self, answer: PartialAnswer) -> Result<(), Problem> {
+        self.metric_known |= answer.metric_known;
+        // The extremes stand for a shard that was never written to: it holds nothing open and nothing back.
+        if answer.watermark_ms > i64::MIN && answer.watermark_ms < i64::MAX && answer.applied_index > 0 {
+            self.watermark_ms = Some(self.watermark_ms.map_or(answer.watermark_ms, |w| w.min(answer.watermark_ms)));
+        }
+        let mut numbers = Vec::with_capacity(answer.groups.len());
+        for group in answer.groups {
+            let next = self.groups.len() as u32;
+            numbers.push(*self.groups.entry(group).or_insert(next));
+        }
+        for cell in answer.cells.into_iter().filter(|c| c.values.count > 0) {
+            let Some(&group) = numbers.get(cell.group as usize) else {
+                return Err(Problem::new(ErrorCode::Internal, "a shard answered with a group that it did not name"));
+            };
+            match self.cells.entry((cell.bucket, group)) {
+                Entry::Occupied(mut held) => held.get_mut().merge(&cell.values),
+                Entry::Vacant(free) => {
+                    free.insert(cell.values);
+                }
+            }
+        }
+        if self.cells.len() > self.cells_max { Err(too_many_cells(self.cells_max)) } else { Ok(()) }
+    }
+
+    pub fn finish(self) -> Merged {
+        let mut groups: Vec<(GroupKey, u32)> = self.groups.into_iter().collect();
+        groups.sort_unstable_by(|a, b| compare_groups(&a.0, &b.0));
+        let mut ranks = vec![0; groups.len()];
+        for (rank, (_, number)) in groups.iter().enumerate() {
+            ranks[*number as usize] = rank as u32;
+        }
+        let cell = |((bucket, group), values): ((u32, u32), Accumulator)| Cell { bucket, group: ranks[group as usize], values };
+        let mut cells: Vec<Cell> = self.cells.into_iter().map(cell).collect();
+        cells.sort_unstable_by_key(|c| (c.bucket, c.group));
+        Merged {
+            groups: groups.into_iter().map(|(group, _)| group).collect(),
+            cells,
+            metric_known: self.metric_known,
+            watermark_ms: self.watermark_ms,
+        }
+    }
+}
+
+/// 422: the answer would be too large.
+pub fn too_many_cells(cells_max: usize) -> Problem {
+    let detail =
+        format!("the answer has more than {cells_max} values (groups x steps); group by less, filter more, or take a coarser step");
+    Problem::new(ErrorCode::TooManyCells, detail).limit(cells_max as u64)
+}
+
+/// By value, dimension after dimension; null after everything.
+pub(crate) fn compare_groups(a: &GroupKey, b: &GroupKey) -> Ordering {
+    let value = |(a, b): (&Option<String>, &Option<String>)| match (a, b) {
+        (Some(a), Some(b)) => a.cmp(b),
+        (a, b) => a.is_none().cmp(&b.is_none()),
+    };
+    a.iter().zip(b).map(value).find(|o| o.is_ne()).unwrap_or(Ordering::Equal)
+}
+
+#[cfg(test)]
+mod tests;

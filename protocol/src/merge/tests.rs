@@ -1,0 +1,273 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::aggregate::{DISTINCT_TWO_STANDARD_ERRORS, QUANTILE_RELATIVE_ERROR, Wants};
+use crate::answer::Row;
+use crate::query::{Aggregate, Fill, Order};
+
+const ALL: Wants = Wants { values: true, last: true, users: true, sessions: true, quantiles: true };
+
+fn aggregates() -> Vec<Aggregate> {
+    use Aggregate::{Avg, Count, Last, Max, Min, Quantile, Sessions, Sum, Users};
+    vec![Count, Sum, Min, Max, Avg, Last, Users, Sessions, Quantile { q: 0.5, label: "p50".to_owned() }]
+}
+
+/// One event, where it lands and which shard has it.
+#[derive(Clone, Debug)]
+struct Sample {
+    shard: usize,
+    bucket: u32,
+    group: Option<u8>,
+    user: u64,
+    time_ms: i64,
+    value: Option<i16>,
+}
+
+fn samples() -> impl Strategy<Value = Vec<Sample>> {
+    let sample = (0..4usize, 0..4u32, prop::option::of(0..5u8), 0..20u64, 0..50i64, prop::option::of(-9..9i16))
+        .prop_map(|(shard, bucket, group, user, time_ms, value)| Sample { shard, bucket, group, user, time_ms, value });
+    prop::collection::vec(sample, 0..120)
+}
+
+/// An event with its id.
+type Numbered<'a> = (usize, &'a Sample);
+type Place = (u32, Option<u8>);
+
+fn group_key(group: Option<u8>) -> GroupKey {
+    vec![group.map(|g| format!("g{g}"))]
+}
+
+/// As four shards would answer; ids are positions, so that `last` has no ties.
+fn shard_answers(samples: &[Sample]) -> Vec<PartialAnswer> {
+    let mut answers = vec![PartialAnswer::default(); 4];
+    for (id, sample) in samples.iter().enumerate() {
+        let answer = &mut answers[sample.shard];
+        let key = group_key(sample.group);
+        let group = answer.groups.iter().position(|g| *g == key).unwrap_or_else(|| {
+            answer.groups.push(key);
+            answer.groups.len() - 1
+        }) as u32;
+        let at = answer.cells.iter().position(|c| c.group == group && c.bucket == sample.bucket).unwrap_or_else(|| {
+            answer.cells.push(Cell { group, bucket: sample.bucket, values: Accumulator::default() });
+            answer.cells.len() - 1
+        });
+        let value = sample.value.map(f64::from);
+        answer.cells[at].values.add(ALL, sample.time_ms, id as u64, sample.user, sample.user / 2, value);
+    }
+    answers
+}
+
+fn merged(samples: &[Sample]) -> Merged {
+    let mut merger = Merger::new(1_000);
+    shard_answers(samples).into_iter().for_each(|a| merger.push(a).expect("few cells"));
+    merger.finish()
+}
+
+const STARTS: [i64; 4] = [0, 60_000, 120_000, 180_000];
+
+fn layout<'a>(aggregates: &'a [Aggregate], names: &'a [String], order: Order, limit: usize) -> Layout<'a> {
+    Layout {
+        aggregates,
+        group_names: names,
+        starts: Some(&STARTS),
+        order,
+        limit,
+        after: None,
+        fill: Fill::None,
+        complete: true,
+        now_ms: i64::MAX,
+        compare_shift_ms: 600_000,
+    }
+}
+
+fn rows(samples: &[Sample], order: Order, limit: usize) -> Vec<Row> {
+    lay_out(&layout(&aggregates(), &["g".to_owned()], order, limit), &merged(samples), None).expect("small").rows
+}
+
+/// (bucket, group) -> values, from the plain list of samples.
+fn oracle(samples: &[Sample]) -> BTreeMap<(String, Option<String>), BTreeMap<String, Option<f64>>> {
+    let mut cells: BTreeMap<Place, Vec<Numbered<'_>>> = BTreeMap::new();
+    for (id, sample) in samples.iter().enumerate() {
+        cells.entry((sample.bucket, sample.group)).or_default().push((id, sample));
+    }
+    let answer = |((bucket, group), events): (Place, Vec<Numbered<'_>>)| {
+        let mut values: Vec<f64> = events.iter().filter_map(|(_, s)| s.value.map(f64::from)).collect();
+        values.sort_by(f64::total_cmp);
+        let users: BTreeSet<u64> = events.iter().map(|(_, s)| s.user).filter(|u| *u != 0).collect();
+        let sessions: BTreeSet<u64> = events.iter().map(|(_, s)| s.user / 2).filter(|u| *u != 0).collect();
+        let last = events.iter().filter(|(_, s)| s.value.is_some()).max_by_key(|(id, s)| (s.time_ms, *id)).and_then(|(_, s)| s.value);
+        let sum: f64 = values.iter().sum();
+        let has = !values.is_empty();
+        let row = [
+            ("count", Some(events.len() as f64)),
+            ("sum", has.then_some(sum)),
+            ("min", values.first().copied()),
+            ("max", values.last().copied()),
+            ("avg", has.then(|| sum / values.len() as f64)),
+            ("last", last.map(f64::from)),
+            ("users", Some(users.len() as f64)),
+            ("sessions", Some(sessions.len() as f64)),
+            ("p50", has.then(|| values[(values.len() - 1) / 2])),
+        ];
+        let key = (crate::time::rfc3339(STARTS[bucket as usize]), group.map(|g| format!("g{g}")));
+        (key, row.into_iter().map(|(label, value)| (label.to_owned(), value)).collect())
+    };
+    cells.into_iter().map(answer).collect()
+}
+
+fn key(row: &Row) -> (String, Option<String>) {
+    (row.time.clone().expect("stepped"), row.group.as_ref().expect("grouped")["g"].clone())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn merged_shards_answer_as_one_list_of_events_would(samples in samples()) {
+        let expected = oracle(&samples);
+        let got = rows(&samples, Order::Time, 1_000);
+        prop_assert_eq!(got.len(), expected.len());
+        for row in &got {
+            for (label, value) in &expected[&key(row)] {
+                let (got, want) = (row.values[label], *value);
+                let near = match (got, want) {
+                    (Some(got), Some(want)) if label == "p50" => (got - want).abs() <= want.abs() * QUANTILE_RELATIVE_ERROR + 1e-9,
+                    (got, want) => got == want,
+                };
+                prop_assert!(near, "{label} of {:?}: {got:?}, not {want:?}", key(row));
+            }
+        }
+        let keys: Vec<_> = got.iter().map(key).collect();
+        let mut sorted = keys.clone();
+        sorted.sort_by(|a, b| a.0.cmp(&b.0).then((a.1.is_none(), &a.1).cmp(&(b.1.is_none(), &b.1))));
+        prop_assert_eq!(keys, sorted, "time, then group, null last");
+    }
+
+    #[test]
+    fn pages_put_together_are_the_whole_answer(samples in samples(), limit in 1..7usize, first in 0..9usize) {
+        let mut wanted = aggregates();
+        wanted.rotate_left(first);
+        let names = ["g".to_owned()];
+        let merged = merged(&samples);
+        for order in [Order::Time, Order::TimeDescending, Order::Value, Order::ValueDescending] {
+            let whole = lay_out(&layout(&wanted, &names, order, 1_000), &merged, None).expect("small");
+            prop_assert_eq!(whole.next, None);
+            let (mut paged, mut after) = (Vec::new(), None);
+            loop {
+                let mut page = layout(&wanted, &names, order, limit);
+                page.after = after.as_ref();
+                let page = lay_out(&page, &merged, None).expect("small");
+                prop_assert!(page.rows.len() <= limit);
+                paged.extend(page.rows);
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+            prop_assert_eq!(&paged, &whole.rows, "{:?}", order);
+        }
+    }
+}
+
+fn sample(bucket: u32, group: Option<u8>, value: Option<i16>) -> Sample {
+    Sample { shard: bucket as usize, bucket, group, user: 1, time_ms: 0, value }
+}
+
+#[test]
+fn ordering_by_value_puts_null_last_and_breaks_ties_by_group() {
+    let samples = [
+        sample(0, None, Some(5)),
+        sample(0, Some(1), None),
+        sample(0, Some(2), Some(5)),
+        sample(0, Some(3), Some(7)),
+        sample(0, Some(4), Some(-1)),
+    ];
+    let by_sum = |order| -> Vec<String> {
+        let names = ["g".to_owned()];
+        let page = lay_out(&layout(&[Aggregate::Sum], &names, order, 10), &merged(&samples), None).expect("small");
+        page.rows.iter().map(|r| key(r).1.unwrap_or_default()).collect()
+    };
+    assert_eq!(by_sum(Order::Value), ["g4", "g2", "", "g3", "g1"]);
+    assert_eq!(by_sum(Order::ValueDescending), ["g3", "g2", "", "g4", "g1"]);
+}
+
+#[test]
+fn filled_steps_are_zero_only_where_that_is_known() {
+    let merged = merged(&[sample(1, Some(1), Some(3)), sample(3, Some(2), None)]);
+    let names = ["g".to_owned()];
+    let wanted = [Aggregate::Count, Aggregate::Sum, Aggregate::Max];
+    let values = |fill, complete, now_ms| -> Vec<[Option<f64>; 3]> {
+        let layout = Layout { fill, complete, now_ms, ..layout(&wanted, &names, Order::Time, 10) };
+        let page = lay_out(&layout, &merged, None).expect("small");
+        page.rows.iter().map(|r| ["count", "sum", "max"].map(|l| r.values[l])).collect()
+    };
+    let (zero, null) = ([Some(0.0), Some(0.0), None], [None; 3]);
+    let (first, last) = ([Some(1.0), Some(3.0), Some(3.0)], [Some(1.0), None, None]);
+    assert_eq!(values(Fill::Zero, true, i64::MAX), [zero, zero, first, zero, zero, zero, zero, last]);
+    assert_eq!(values(Fill::Null, true, i64::MAX), [null, null, first, null, null, null, null, last]);
+    assert_eq!(values(Fill::Zero, false, i64::MAX), [null, null, first, null, null, null, null, last], "shards are missing");
+    assert_eq!(values(Fill::Zero, true, 70_000), [zero, zero, first, zero, null, null, null, last], "the third minute has not begun");
+    assert_eq!(values(Fill::None, true, i64::MAX), [first, last]);
+}
+
+#[test]
+fn a_comparison_joins_both_ways() {
+    let names = ["g".to_owned()];
+    let layout = layout(&[Aggregate::Count], &names, Order::Time, 10);
+    let current = merged(&[sample(0, Some(1), None), sample(1, Some(1), None)]);
+    let earlier = merged(&[sample(0, Some(0), None), sample(1, Some(1), None), sample(1, Some(1), None)]);
+    let page = lay_out(&layout, &current, Some(&earlier)).expect("small");
+    let shown: Vec<_> = page
+        .rows
+        .iter()
+        .map(|r| {
+            let compared = r.compare.as_ref().expect("compared");
+            (key(r).1.unwrap_or_default(), r.values["count"], compared.values["count"], compared.time.clone().unwrap_or_default())
+        })
+        .collect();
+    let expected =
+        [("g0", 0.0, 1.0, "1969-12-31T23:50:00Z"), ("g1", 1.0, 0.0, "1969-12-31T23:50:00Z"), ("g1", 1.0, 2.0, "1969-12-31T23:51:00Z")];
+    assert_eq!(shown, expected.map(|(g, now, then, time)| (g.to_owned(), Some(now), Some(then), time.to_owned())));
+}
+
+#[test]
+fn the_stated_error_is_that_of_the_roughest_cell() {
+    let mut merger = Merger::new(10);
+    let exact = merged(&[sample(0, Some(1), None)]);
+    let page = |merged: &Merged| lay_out(&layout(&aggregates(), &["g".to_owned()], Order::Time, 1), merged, None).expect("small").error;
+    let labels = ["p50", "sessions", "users"].map(str::to_owned);
+    assert_eq!(page(&exact).into_iter().collect::<Vec<_>>(), labels.clone().into_iter().zip([0.01, 0.0, 0.0]).collect::<Vec<_>>());
+    let mut rough = Accumulator { count: 1, ..Accumulator::default() };
+    rough.users.merge_sketch(&crate::aggregate::sketch_of(1..5_000));
+    let cells = vec![
+        Cell { group: 0, bucket: 0, values: Accumulator { count: 1, ..Accumulator::default() } },
+        Cell { group: 0, bucket: 1, values: rough },
+    ];
+    merger.push(PartialAnswer { groups: vec![group_key(None)], cells, ..PartialAnswer::default() }).expect("two cells");
+    assert_eq!(page(&merger.finish())["users"], DISTINCT_TWO_STANDARD_ERRORS);
+}
+
+#[test]
+fn too_many_cells_are_refused_whole() {
+    let mut merger = Merger::new(2);
+    let samples = [sample(0, Some(1), None), sample(1, Some(1), None), sample(2, Some(1), None)];
+    let results: Vec<_> = shard_answers(&samples).into_iter().map(|a| merger.push(a)).collect();
+    assert!(results[0].is_ok() && results[1].is_ok());
+    let problem = results[2].clone().expect_err("third cell");
+    assert_eq!((problem.code, problem.limit), (ErrorCode::TooManyCells, Some(2)));
+}
+
+#[test]
+fn the_watermark_is_that_of_the_shard_furthest_behind() {
+    let watermark = |marks: &[(i64, u64)]| {
+        let mut merger = Merger::new(1);
+        for &(watermark_ms, applied_index) in marks {
+            merger.push(PartialAnswer { watermark_ms, applied_index, ..PartialAnswer::default() }).expect("no cells");
+        }
+        merger.finish().watermark_ms
+    };
+    assert_eq!(watermark(&[(50, 3), (20, 9), (i64::MIN, 1), (i64::MAX, 1)]), Some(20));
+    assert_eq!(watermark(&[(0, 0), (i64::MIN, 1)]), None, "nothing was ever written");
+}
