@@ -5,8 +5,10 @@ pub mod client;
 mod dead_letters;
 mod demo;
 pub mod output;
+mod progress;
 mod query;
 mod seed;
+pub mod sender;
 mod serve;
 mod tail;
 

@@ -1,8 +1,10 @@
 //! The process: configuration, boot and shutdown, HTTP, command line. A library so that tests and the demo start a node in their own process.
 
+pub mod bench;
 pub mod boot;
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod http;
 pub mod ingest;
 pub mod life;
