@@ -167,7 +167,10 @@ struct Inner {
 enum Slot {
     Running(Shard),
     /// It could not be opened; the others go on.
-    Stopped { shard: ShardId, detail: String },
+    Stopped {
+        shard: ShardId,
+        detail: String,
+    },
 }
 
 impl Slot {
@@ -283,10 +286,12 @@ impl Mesh {
 
     /// Whether every shard has a leader that can take writes now.
     pub fn is_ready(&self) -> bool {
-        let leads = |slot: &Slot| slot.running().is_some_and(|shard| {
-            let status = shard.parts.replica.status();
-            status.is_leader && status.stopped.is_none()
-        });
+        let leads = |slot: &Slot| {
+            slot.running().is_some_and(|shard| {
+                let status = shard.parts.replica.status();
+                status.is_leader && status.stopped.is_none()
+            })
+        };
         !self.inner.closing.load(Ordering::Acquire) && self.inner.shards.iter().all(leads)
     }
 

@@ -16,7 +16,7 @@ pub use codec::SnapshotTail;
 pub use log_store::{DurableIndex, LogStore, StopReason};
 pub use replica::{OpenReplica, RaftReplica};
 pub use runtime::MeshRuntime;
-pub use state_machine::{Blocking, OpenState, SharedState, ShardSnapshot, SnapshotGauges, Snapshots, StateMachine};
+pub use state_machine::{Blocking, OpenState, ShardSnapshot, SharedState, SnapshotGauges, Snapshots, StateMachine};
 
 use crate::replicator::AppliedPart;
 

@@ -88,7 +88,13 @@ impl Shard {
     }
 
     /// Sends a batch; the room is given back with the answer. A dropped receiver does not take it back.
-    pub fn append(&self, room: Reserved, bytes: Bytes, arrived: Duration, deadline: Duration) -> oneshot::Receiver<Result<PartOutcome, AppendError>> {
+    pub fn append(
+        &self,
+        room: Reserved,
+        bytes: Bytes,
+        arrived: Duration,
+        deadline: Duration,
+    ) -> oneshot::Receiver<Result<PartOutcome, AppendError>> {
         let (reply, answer) = oneshot::channel();
         let ticket = Ticket { reply, _room: room.0 };
         // A message that an ended actor does not take is dropped with its reply; the receiver sees that.

@@ -2,8 +2,8 @@
 //! Below them the file layer and the clock, as parameters.
 
 pub mod clock;
-pub mod dedup;
 pub mod dead_letters;
+pub mod dedup;
 pub mod dir_lock;
 pub mod disk;
 mod error;

@@ -152,7 +152,8 @@ async fn start_shards(
     }
     let log_is_full = Arc::new(AtomicBool::new(false));
     let running: Vec<Shard> = shards.iter().filter_map(Slot::running).cloned().collect();
-    let upkeep = Upkeep::start(running, log.wal.clone(), options.clock.clone(), options.log_bytes_max, options.tick_interval, log_is_full.clone());
+    let upkeep =
+        Upkeep::start(running, log.wal.clone(), options.clock.clone(), options.log_bytes_max, options.tick_interval, log_is_full.clone());
     let lanes = std::thread::available_parallelism().map_or(2, usize::from);
     let inner = Inner {
         definitions,

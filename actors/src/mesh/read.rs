@@ -53,7 +53,9 @@ impl Run {
         let answer = prepared.run(&|| self.should_stop()).map_err(|failed| match failed {
             QueryFailed::TooManyCells { cells_max } => Problem::new(
                 ErrorCode::TooManyCells,
-                format!("the answer has more than {cells_max} cells (groups x steps): ask for a shorter range, a coarser step or fewer groups"),
+                format!(
+                    "the answer has more than {cells_max} cells (groups x steps): ask for a shorter range, a coarser step or fewer groups"
+                ),
             )
             .limit(cells_max as u64),
             QueryFailed::Cancelled => timed_out(),
@@ -103,7 +105,12 @@ impl Mesh {
         Gathered { answers, freshness }
     }
 
-    async fn compute(&self, shards: Vec<(ShardId, SharedState)>, run: Run, until: Instant) -> (Option<Duration>, Vec<(ShardId, ShardAnswer)>) {
+    async fn compute(
+        &self,
+        shards: Vec<(ShardId, SharedState)>,
+        run: Run,
+        until: Instant,
+    ) -> (Option<Duration>, Vec<(ShardId, ShardAnswer)>) {
         let ids: Vec<ShardId> = shards.iter().map(|(id, _)| *id).collect();
         let failed = |problem: Problem| (None, ids.iter().map(|id| (*id, Err(problem.clone()))).collect());
         let lane = match tokio::time::timeout_at(until, self.inner.lanes.clone().acquire_owned()).await {
@@ -144,7 +151,9 @@ impl Mesh {
 
 async fn barrier(slot: &Slot, until: Instant) -> Result<&Shard, (ShardId, Problem)> {
     match slot {
-        Slot::Stopped { shard, detail } => Err((*shard, Problem::new(ErrorCode::ShardUnavailable, format!("shard {shard} stopped: {detail}")))),
+        Slot::Stopped { shard, detail } => {
+            Err((*shard, Problem::new(ErrorCode::ShardUnavailable, format!("shard {shard} stopped: {detail}"))))
+        }
         Slot::Running(shard) => match tokio::time::timeout_at(until, shard.parts.replica.read_barrier()).await {
             Ok(Ok(_)) => Ok(shard),
             Ok(Err(error)) => Err((shard.parts.id, unavailable(shard.parts.id, &error))),

@@ -43,7 +43,8 @@ pub fn encode_entry(entry: Entry<ShardRaft>) -> Result<LogEntry, StorageError> {
 }
 
 fn decode_meta(index: u64, meta: &[u8]) -> Result<(u8, LogId), StorageError> {
-    let meta: &[u8; META_BYTES] = meta.try_into().map_err(|_| damaged("an entry's header", format!("{} bytes at index {index}", meta.len())))?;
+    let meta: &[u8; META_BYTES] =
+        meta.try_into().map_err(|_| damaged("an entry's header", format!("{} bytes at index {index}", meta.len())))?;
     if meta[0] != VERSION {
         return Err(damaged("an entry's header", format!("version {} at index {index} (this build reads {VERSION})", meta[0])));
     }
@@ -94,7 +95,9 @@ impl SnapshotTail {
 }
 
 fn to_json<T: Serialize>(what: &str, value: &T) -> Result<Bytes, StorageError> {
-    serde_json::to_vec(&Versioned { version: VERSION, value }).map(Bytes::from).map_err(|e| StorageError::Invalid(format!("{what} cannot be written: {e}")))
+    serde_json::to_vec(&Versioned { version: VERSION, value })
+        .map(Bytes::from)
+        .map_err(|e| StorageError::Invalid(format!("{what} cannot be written: {e}")))
 }
 
 fn from_json<T: for<'a> Deserialize<'a>>(what: &str, bytes: &[u8]) -> Result<T, StorageError> {

@@ -212,7 +212,8 @@ impl RaftLogStorage<ShardRaft> for LogStore {
     async fn purge(&mut self, log_id: LogId) -> Result<(), RaftStorageError> {
         let mut durable = self.durable.clone();
         durable.reaches(log_id.index).await.map_err(|e| self.failed(StorageIOError::write_logs, &e))?;
-        self.synced(StorageIOError::write_logs, |wal, done| wal.purge(self.shard.0, log_id.index, codec::encode_log_id(&log_id), done)).await?;
+        self.synced(StorageIOError::write_logs, |wal, done| wal.purge(self.shard.0, log_id.index, codec::encode_log_id(&log_id), done))
+            .await?;
         self.purged = self.purged.max(Some(log_id));
         self.last = self.last.max(Some(log_id));
         Ok(())

@@ -166,7 +166,9 @@ impl Replicator for RaftReplica {
             async move {
                 match raft.ensure_linearizable().await {
                     Ok(read) => Ok(read.map_or(0, |id| id.index)),
-                    Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(to))) => Err(ReplicatorError::NotLeader { leader: to.leader_id }),
+                    Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(to))) => {
+                        Err(ReplicatorError::NotLeader { leader: to.leader_id })
+                    }
                     Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_))) => Err(ReplicatorError::NoQuorum),
                     Err(RaftError::Fatal(e)) => Err(fatal(&stop, &e)),
                 }

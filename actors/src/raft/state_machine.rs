@@ -191,7 +191,10 @@ impl StateMachine {
         let (state, tail) = installed.map_err(|e| StorageError::Invalid(format!("installing a snapshot ended: {e}")))??;
         let tail = SnapshotTail::decode(&tail)?;
         if tail.last_log_id != meta.last_log_id {
-            return Err(StorageError::Invalid(format!("the snapshot ends with {:?}, it was announced with {:?}", tail.last_log_id, meta.last_log_id)));
+            return Err(StorageError::Invalid(format!(
+                "the snapshot ends with {:?}, it was announced with {:?}",
+                tail.last_log_id, meta.last_log_id
+            )));
         }
         *self.shared.write() = Applied { state, last_log_id: tail.last_log_id, membership: tail.membership.clone() };
         self.settle(&tail, snapshot.manifest, 0);

@@ -125,7 +125,9 @@ impl<T> GroupCommit<T> {
                             None => Ok(PartOutcome { counted: part.counted, duplicates: part.duplicates, index }),
                             Some(detail) => Err(AppendError::Refused { shard, detail }),
                         },
-                        None => Err(AppendError::Refused { shard, detail: "the entry was applied without an outcome for this part".to_owned() }),
+                        None => {
+                            Err(AppendError::Refused { shard, detail: "the entry was applied without an outcome for this part".to_owned() })
+                        }
                     };
                     effects.push(Effect::Answer { ticket: waiting.ticket, result });
                 }

@@ -3,6 +3,7 @@ use axum::http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::json;
 use tallymesh_actors::Mesh;
+use tallymesh_storage::dead_letters::{DeadLetterLimits, DeadLetters};
 use tower::ServiceExt;
 
 use super::*;
@@ -28,7 +29,8 @@ async fn node() -> Node {
     ];
     let machine = Machine::this_one();
     let mesh = Mesh::start(mesh_options(&config, &machine)).await.expect("starts");
-    Node { app: App::new(config, machine, mesh), _dir: dir }
+    let letters = DeadLetters::open(&dir.path().join("letters"), DeadLetterLimits { bytes_max: 1 << 20, count_max: 100 }).expect("opens");
+    Node { app: App::new(config, machine, mesh, letters).expect("randomness"), _dir: dir }
 }
 
 impl Node {
