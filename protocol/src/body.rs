@@ -154,9 +154,11 @@ impl Items {
         bytes > self.limits.event_bytes_max
     }
 
+    /// `raw` is at least the beginning of the item, and longer than the limit.
     fn reject_too_large(&self, index: u32, raw: &[u8], sink: &mut impl EventSink) {
-        let detail = format!("the event is over {} bytes", self.limits.event_bytes_max);
-        sink.reject(index, Rejection::new(RejectCode::TooLarge, None, detail), &raw[..raw.len().min(REJECTED_BYTES_KEPT)]);
+        let limit = self.limits.event_bytes_max;
+        let detail = format!("the event is over {limit} bytes");
+        sink.reject(index, Rejection::new(RejectCode::TooLarge, None, detail), &raw[..limit.min(REJECTED_BYTES_KEPT)]);
     }
 
     fn deliver(&self, index: u32, parsed: Result<Event<'_>, Rejection>, raw: &str, sink: &mut impl EventSink) {

@@ -7,6 +7,7 @@
 mod fields;
 mod number;
 mod property;
+mod run;
 mod scan;
 mod slow;
 mod timestamp;
@@ -16,6 +17,7 @@ mod tests;
 
 use std::borrow::Cow;
 
+use fields::{Field, Fields};
 pub use property::PropertyReader;
 use scan::Scanner;
 pub(crate) use slow::check_grammar;
@@ -39,7 +41,8 @@ pub fn parse_event(raw: &str) -> Result<Event<'_>, Rejection> {
 /// # Errors
 /// As [`parse_event`].
 pub fn parse_event_within(raw: &str, levels: usize) -> Result<Event<'_>, Rejection> {
-    if let Some((fields, end)) = fast_fields(raw, levels)
+    let mut fields = Fields::default();
+    if let Some(end) = fast_fields(raw, levels, &mut fields)
         && is_space(&raw.as_bytes()[end..])
     {
         return fields.event(raw, raw.trim_ascii());
@@ -49,23 +52,38 @@ pub fn parse_event_within(raw: &str, levels: usize) -> Result<Event<'_>, Rejecti
 
 /// Parses the event that `text` starts with, if the fast way can: the outcome and how many bytes it took.
 pub(crate) fn parse_leading_event(text: &str, levels: usize) -> Option<(Result<Event<'_>, Rejection>, usize)> {
-    let (fields, end) = fast_fields(text, levels)?;
+    let mut fields = Fields::default();
+    let end = fast_fields(text, levels, &mut fields)?;
     Some((fields.event(text, &text[..end]), end))
 }
 
-#[inline]
-fn fast_fields(text: &str, levels: usize) -> Option<(fields::Fields, usize)> {
+/// Finds the fields and where the event ends.
+fn fast_fields(text: &str, levels: usize, fields: &mut Fields) -> Option<usize> {
+    let inner = levels.min(JSON_DEPTH_MAX).checked_sub(1)?;
     let mut scanner = Scanner::new(text, 0)?;
-    let mut fields = fields::Fields::default();
     scanner.space();
-    scanner.members(levels.min(JSON_DEPTH_MAX), |_, key, value| {
-        if key.kind != scan::Kind::Text {
-            return None;
+    scanner.take(b'{')?;
+    scanner.space();
+    if scanner.take(b'}').is_some() {
+        return Some(scanner.at);
+    }
+    loop {
+        let field = match Field::at(&mut scanner) {
+            Some(field) => Some(field),
+            None => {
+                let key = scanner.key()?;
+                if key.kind != scan::Kind::Text {
+                    return None;
+                }
+                Field::of(key.of(text).as_bytes())
+            }
+        };
+        let value = scanner.value(inner)?;
+        fields.note(field, value);
+        if !scanner.next_member()? {
+            return Some(scanner.at);
         }
-        fields.note(fields::Field::of(key.of(text).as_bytes()), value);
-        Some(())
-    })?;
-    Some((fields, scanner.at))
+    }
 }
 
 fn is_space(bytes: &[u8]) -> bool {

@@ -66,6 +66,11 @@ impl ArraySplitter {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub fn carried_bytes(&self) -> usize {
+        self.carry.capacity()
+    }
+
     pub fn finish(mut self, sink: &mut impl EventSink) -> Result<u32, Problem> {
         match self.open.take() {
             Some(open) if !self.in_array && open.extent.may_end() => self.close(&open, sink)?,
@@ -80,32 +85,28 @@ impl ArraySplitter {
     }
 
     /// From `start`, which is between items, to the end of the piece.
-    fn walk(&mut self, chunk: &[u8], mut start: usize, sink: &mut impl EventSink) -> Result<(), Problem> {
-        while start < chunk.len() {
-            let text = valid_part(&chunk[start..]);
-            if text.is_empty() {
-                // Nothing outside of items has bytes above ASCII.
-                return Err(bad_json(self.offset + start as u64, "not UTF-8"));
-            }
-            let mut at = 0;
-            while at < text.len() {
-                let here = start + at;
-                at += match (self.expect, text.as_bytes()[at]) {
-                    (_, b' ' | b'\n' | b'\t' | b'\r') => 1,
-                    (Expect::Body | Expect::FirstItemOrEnd | Expect::Item, byte) if !b",]}:".contains(&byte) && !self.opens_array(byte) => {
-                        let index = self.items.begin()?;
-                        match self.item(index, &text[at..], &chunk[here..], here, sink)? {
-                            Some(length) => length,
-                            None => return Ok(()),
-                        }
+    fn walk(&mut self, chunk: &[u8], start: usize, sink: &mut impl EventSink) -> Result<(), Problem> {
+        let mut at = start;
+        // What is known to be UTF-8, and where it begins: all of the piece at once but for bad bytes and a character that is cut at its end.
+        let (mut text, mut text_start) = ("", start);
+        while let Some(&byte) = chunk.get(at) {
+            at += match (self.expect, byte) {
+                (_, b' ' | b'\n' | b'\t' | b'\r') => 1,
+                (Expect::Body | Expect::FirstItemOrEnd | Expect::Item, _) if !b",]}:".contains(&byte) && !self.opens_array(byte) => {
+                    if at >= text_start + text.len() {
+                        (text, text_start) = (valid_part(&chunk[at..]), at);
                     }
-                    (_, byte) => {
-                        self.punctuation(byte, self.offset + here as u64)?;
-                        1
+                    let index = self.items.begin()?;
+                    match self.item(index, &text[at - text_start..], &chunk[at..], at, sink)? {
+                        Some(length) => length,
+                        None => return Ok(()),
                     }
-                };
-            }
-            start += at;
+                }
+                _ => {
+                    self.punctuation(byte, self.offset + at as u64)?;
+                    1
+                }
+            };
         }
         Ok(())
     }

@@ -46,6 +46,11 @@ impl LineSplitter {
         self.keep(tail, sink)
     }
 
+    #[cfg(test)]
+    pub fn carried_bytes(&self) -> usize {
+        self.carry.capacity()
+    }
+
     pub fn finish(mut self, sink: &mut impl EventSink) -> Result<u32, Problem> {
         self.end_line(sink)?;
         if self.items.next == 0 {

@@ -21,7 +21,7 @@ pub(super) fn find<N: AsRef<str>>(text: &str, object: Token, names: &[N], found:
 fn visit(text: &str, at: usize, mut member: impl FnMut(&str, Token)) {
     let Some(mut scanner) = Scanner::new(text, at) else { return };
     // The text was checked when the event was parsed, so the scan ends behind the object.
-    let _ = scanner.members(JSON_DEPTH_MAX, |_, key, value| {
+    let _ = scanner.members(JSON_DEPTH_MAX, |key, value| {
         match key.kind {
             Kind::Text => member(key.of(text), value),
             _ => member(&text_of(key, text)?, value),

@@ -3,6 +3,7 @@
 //! It accepts a subset of what serde_json accepts (same grammar, escapes, surrogates and number range) and answers `None` for the rest, whatever
 //! the reason: [`super::slow`] finds the reason. No recursion: nesting is a bit stack, so [`JSON_DEPTH_MAX`] bounds it.
 
+use super::run::plain_run;
 use crate::limits::JSON_DEPTH_MAX;
 
 const _: () = assert!(JSON_DEPTH_MAX <= 64, "nesting is kept in the bits of a u64");
@@ -43,6 +44,12 @@ impl Token {
         self.start as usize
     }
 
+    #[inline]
+    pub fn len(self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    #[inline]
     pub fn of(self, text: &str) -> &str {
         &text[self.start as usize..self.end as usize]
     }
@@ -57,18 +64,6 @@ pub(super) struct Scanner<'a> {
     text: &'a str,
     bytes: &'a [u8],
     pub at: usize,
-}
-
-const ONES: u64 = 0x0101_0101_0101_0101;
-const TOPS: u64 = 0x8080_8080_8080_8080;
-
-/// The top bit of the first byte that ends a plain run of string (quote, backslash, control character); bits above it may be wrong.
-fn string_stops(word: u64) -> u64 {
-    let quote = word ^ (ONES * b'"' as u64);
-    let backslash = word ^ (ONES * b'\\' as u64);
-    let zero_of = |x: u64| x.wrapping_sub(ONES) & !x;
-    let control = word.wrapping_sub(ONES * 0x20) & !word;
-    (zero_of(quote) | zero_of(backslash) | control) & TOPS
 }
 
 /// A number without exponent and no longer than this is finite, in digits.
@@ -98,6 +93,12 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    /// The bytes from `at` on.
+    #[inline]
+    pub fn rest(&self, at: usize) -> &'a [u8] {
+        self.bytes.get(at..).unwrap_or_default()
+    }
+
     /// The eight bytes at `at`, first byte lowest.
     #[inline]
     pub fn word(&self, at: usize) -> Option<u64> {
@@ -109,34 +110,29 @@ impl<'a> Scanner<'a> {
     pub fn string(&mut self) -> Option<Token> {
         self.take(b'"')?;
         let start = self.at;
-        let mut kind = Kind::Text;
-        loop {
-            while let Some(word) = self.word(self.at) {
-                let stops = string_stops(word);
-                if stops != 0 {
-                    self.at += (stops.trailing_zeros() / 8) as usize;
-                    break;
-                }
-                self.at += 8;
-            }
-            // At a stop, or within the last bytes of the text.
-            match self.peek()? {
-                b'"' => {
-                    let token = Token::new(kind, start, self.at);
-                    self.at += 1;
-                    return Some(token);
-                }
-                b'\\' => {
-                    kind = Kind::Escaped;
-                    self.escape()?;
-                }
-                0..0x20 => return None,
-                _ => self.at += 1,
-            }
+        self.at += plain_run(self.rest(start));
+        if self.peek()? == b'"' {
+            self.at += 1;
+            return Some(Token::new(Kind::Text, start, self.at - 1));
         }
+        self.rest_of_string(start)
     }
 
     #[cold]
+    fn rest_of_string(&mut self, start: usize) -> Option<Token> {
+        loop {
+            match self.peek()? {
+                b'"' => {
+                    self.at += 1;
+                    return Some(Token::new(Kind::Escaped, start, self.at - 1));
+                }
+                b'\\' => self.escape()?,
+                _ => return None,
+            }
+            self.at += plain_run(self.rest(self.at));
+        }
+    }
+
     fn escape(&mut self) -> Option<()> {
         let escaped = *self.bytes.get(self.at + 1)?;
         self.at += 2;
@@ -304,7 +300,7 @@ impl<'a> Scanner<'a> {
 
     /// Visits the members of the object at `at`, whose own level counts; leaves `at` behind it. `visit` may refuse a member.
     #[inline]
-    pub fn members(&mut self, levels: usize, mut visit: impl FnMut(&Self, Token, Token) -> Option<()>) -> Option<()> {
+    pub fn members(&mut self, levels: usize, mut visit: impl FnMut(Token, Token) -> Option<()>) -> Option<()> {
         let inner = levels.checked_sub(1)?;
         self.take(b'{')?;
         self.space();
@@ -314,17 +310,28 @@ impl<'a> Scanner<'a> {
         loop {
             let key = self.key()?;
             let value = self.value(inner)?;
-            visit(self, key, value)?;
-            self.space();
-            match self.peek()? {
-                b',' => self.at += 1,
-                b'}' => {
-                    self.at += 1;
-                    return Some(());
-                }
-                _ => return None,
+            visit(key, value)?;
+            if !self.next_member()? {
+                return Some(());
             }
+        }
+    }
+
+    /// Behind a member's value: whether another one follows. Leaves `at` at its key, or behind the object.
+    #[inline]
+    pub fn next_member(&mut self) -> Option<bool> {
+        if self.peek()? <= b' ' {
             self.space();
+        }
+        let byte = self.peek()?;
+        self.at += 1;
+        match byte {
+            b',' => {
+                self.space();
+                Some(true)
+            }
+            b'}' => Some(false),
+            _ => None,
         }
     }
 }
