@@ -19,6 +19,7 @@ use crate::disk::{Disk, replace_file, temporary_name};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
     pub segments: u64,
+    /// Records in them, but for checkpoints.
     pub records: u64,
     pub bytes: u64,
     /// Groups with any record, ascending.
@@ -74,12 +75,15 @@ pub(super) fn open(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, dir: &Path, optio
     let mut replay = Replay::new(numbers.first().copied());
     let mut closed = VecDeque::new();
     let mut previous = None;
+    let mut has_records = false;
     for &number in &numbers {
         if let Some(missing) = previous.map(|p: u64| p + 1).filter(|&next| next != number) {
             replay.bad(missing, segment::path(dir, missing), 0, "this segment is missing", None);
         }
         let is_last = Some(&number) == numbers.last();
+        let before = recovered.records + replay.damage_count();
         closed.push_back((number, read_segment(disk.as_ref(), dir, number, is_last, &mut replay, &mut recovered)?));
+        has_records = recovered.records + replay.damage_count() > before;
         previous = Some(number);
     }
     let before_first = segment::path(dir, numbers.first().map_or(0, |first| first.saturating_sub(1)));
@@ -91,7 +95,15 @@ pub(super) fn open(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, dir: &Path, optio
     report(&recovered);
 
     let shared = Arc::new(Shared::new(disk.clone(), dir.to_owned(), options.clone(), replayed.index));
-    let number = numbers.last().map_or(1, |last| last + 1);
+    let number = match closed.back() {
+        // It says nothing but what the new checkpoint says again: it is replaced, so that restarts do not pile up files.
+        Some((last, _)) if !has_records => {
+            let last = *last;
+            closed.pop_back();
+            last
+        }
+        last => last.map_or(1, |(last, _)| last + 1),
+    };
     let parts = WriterParts { shared: shared.clone(), disk, clock, dir: dir.to_owned(), options, groups: replayed.on_disk, closed, number };
     Ok(Opened { wal: Wal { shared }, writer: WalWriter::new(parts)?, recovered })
 }
@@ -128,7 +140,7 @@ fn read_segment(
     for item in items {
         match item {
             Item::Record(place, record) => {
-                recovered.records += 1;
+                recovered.records += u64::from(record.head.kind != Kind::Checkpoint);
                 replay.record(&record, place, &path);
             }
             Item::Bad { offset, detail, head } => replay.bad(number, path.clone(), offset as u64, detail, head),

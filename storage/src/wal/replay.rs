@@ -42,6 +42,10 @@ impl Replay {
         Self { first_segment, groups: BTreeMap::from([(NO_GROUP, Group::default())]), ..Self::default() }
     }
 
+    pub fn damage_count(&self) -> u64 {
+        self.damage.len() as u64
+    }
+
     fn starts_log(&self, segment: u64, offset: u64) -> bool {
         self.first_segment == Some(segment) && offset == SEGMENT_HEADER_BYTES as u64
     }
