@@ -45,7 +45,7 @@ fn header_checked(file: &FileRef, bytes: &[u8], magic: [u8; 4], header_bytes: us
 /// Bytes of a run file. `entries` are in order, no hash twice.
 pub fn encode_run(entries: &[Entry]) -> Vec<u8> {
     let (oldest, newest) = seconds_of(entries);
-    let mut out = Vec::with_capacity(RUN_HEADER_BYTES + entries.len() * size_of::<Entry>());
+    let mut out = Vec::with_capacity(RUN_HEADER_BYTES + size_of_val(entries));
     out.extend_from_slice(&RUN_MAGIC);
     out.extend_from_slice(&VERSION.to_le_bytes());
     out.extend_from_slice(&(entries.len() as u64).to_le_bytes());
