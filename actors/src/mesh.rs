@@ -338,3 +338,6 @@ impl Mesh {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

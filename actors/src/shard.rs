@@ -96,7 +96,7 @@ impl Shard {
         deadline: Duration,
     ) -> oneshot::Receiver<Result<PartOutcome, AppendError>> {
         let (reply, answer) = oneshot::channel();
-        let ticket = Ticket { reply, _room: room.0 };
+        let ticket = Ticket { reply, room: room.0 };
         // A message that an ended actor does not take is dropped with its reply; the receiver sees that.
         let _ = self.actor.cast(Message::Append(Part { bytes, arrived, deadline, ticket }));
         answer

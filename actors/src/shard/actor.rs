@@ -18,7 +18,16 @@ const IDLE_TICK_MS: i64 = 10 * 60 * 1_000;
 /// Whom to answer, and the room in the queue that the answer gives back.
 pub struct Ticket {
     pub reply: oneshot::Sender<Result<PartOutcome, AppendError>>,
-    pub _room: OwnedSemaphorePermit,
+    pub room: OwnedSemaphorePermit,
+}
+
+impl Ticket {
+    fn answer(self, result: Result<PartOutcome, AppendError>) {
+        // First the room: whoever has the answer may come again at once.
+        drop(self.room);
+        // Whoever asked may be gone.
+        let _ = self.reply.send(result);
+    }
 }
 
 pub enum Message {
@@ -77,7 +86,7 @@ impl Actor for ShardActor {
         running.engine.stop("the node is shutting down", &mut effects);
         for effect in effects {
             if let Effect::Answer { ticket, result } = effect {
-                let _ = ticket.reply.send(result);
+                ticket.answer(result);
             }
         }
         running.waits.drain(..).for_each(|wait| wait.abort());
@@ -90,10 +99,7 @@ impl Running {
         let mut effects = std::mem::take(&mut self.effects);
         for effect in effects.drain(..) {
             match effect {
-                Effect::Answer { ticket, result } => {
-                    // Whoever asked may be gone.
-                    let _ = ticket.reply.send(result);
-                }
+                Effect::Answer { ticket, result } => ticket.answer(result),
                 Effect::Propose { proposal, parts } => {
                     let stamp = self.stamp();
                     let command = if parts.is_empty() { encode_tick(stamp) } else { encode_batches(stamp, &parts) };
