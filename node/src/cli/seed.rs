@@ -160,14 +160,14 @@ impl Source {
                 left_out: Arc::default(),
             });
         };
-        let (reader, position, size) = file::open(path)?;
-        let mut batches = Batches::new(reader, events_max, args.count);
+        let file = file::open(path)?;
+        let mut batches = Batches::new(file.text, events_max, args.count);
         let left_out = batches.too_long.clone();
         let (total, unit) = match args.count {
             Some(count) => (Some(count), Unit::Events),
-            None => (size, Unit::Bytes),
+            None => (file.size_bytes, Unit::Bytes),
         };
-        Ok(Self { next: Box::new(move || batches.next_batch()), total, unit, position, left_out })
+        Ok(Self { next: Box::new(move || batches.next_batch()), total, unit, position: file.read, left_out })
     }
 }
 

@@ -33,14 +33,23 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// Opens a file (`-` is standard input), by its first bytes as gzip, zstd or text. The size is that on disk, when known.
+/// A file that is being read.
+pub struct OpenFile {
+    /// Decompressed.
+    pub text: Box<dyn BufRead + Send>,
+    pub read: BytesRead,
+    /// On disk, when known.
+    pub size_bytes: Option<u64>,
+}
+
+/// Opens a file (`-` is standard input), by its first bytes as gzip, zstd or text.
 ///
 /// # Errors
 /// It cannot be read.
-pub fn open(path: &Path) -> Result<(Box<dyn BufRead + Send>, BytesRead, Option<u64>), CliError> {
+pub fn open(path: &Path) -> Result<OpenFile, CliError> {
     let fail = |e: std::io::Error| CliError::Usage(format!("cannot read {}: {e}", path.display()));
     let read = BytesRead::default();
-    let (raw, size): (Box<dyn Read + Send>, _) = if path == Path::new("-") {
+    let (raw, size_bytes): (Box<dyn Read + Send>, _) = if path == Path::new("-") {
         (Box::new(std::io::stdin()), None)
     } else {
         let file = File::open(path).map_err(fail)?;
@@ -56,7 +65,7 @@ pub fn open(path: &Path) -> Result<(Box<dyn BufRead + Send>, BytesRead, Option<u
     } else {
         Box::new(reader)
     };
-    Ok((text, read, size))
+    Ok(OpenFile { text, read, size_bytes })
 }
 
 /// Cuts a stream of lines into batches. Lines that are too long are left out and counted.
@@ -220,9 +229,9 @@ mod tests {
         for (name, bytes) in packed {
             let path = dir.path().join(name);
             std::fs::write(&path, &bytes).expect("a writable directory");
-            let (reader, read, size) = open(&path).expect("a file");
-            assert_eq!(sizes(Batches::new(reader, 60, None)), [60, 40], "{name}");
-            assert_eq!((read.load(Ordering::Relaxed), size), (bytes.len() as u64, Some(bytes.len() as u64)));
+            let file = open(&path).expect("a file");
+            assert_eq!(sizes(Batches::new(file.text, 60, None)), [60, 40], "{name}");
+            assert_eq!((file.read.load(Ordering::Relaxed), file.size_bytes), (bytes.len() as u64, Some(bytes.len() as u64)));
         }
     }
 
