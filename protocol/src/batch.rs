@@ -156,3 +156,6 @@ impl ArchivedShardBatch {
         &self.key_bytes[start..self.key_ends[index].to_native() as usize]
     }
 }
+
+#[cfg(test)]
+mod tests;
