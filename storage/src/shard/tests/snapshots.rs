@@ -24,21 +24,22 @@ fn a_snapshot_writes_what_is_new_not_all_state() {
     let on_disk =
         || std::fs::read_dir(dir.path()).expect("lists").map(|f| f.expect("file").metadata().expect("metadata").len()).sum::<u64>();
     let mut total = 0;
-    let mut largest = 0;
+    let mut late = Vec::new();
     for hour in 0..60u64 {
         state.apply(hour + 1, &range(hour * 3_000, (hour + 1) * 3_000, hour as i64)).expect("applies");
         let saved = state.save_plan().write(&files, b"").expect("saves");
         state.mark_saved(&saved);
         total += saved.written_bytes();
         if hour >= 30 {
-            largest = largest.max(saved.written_bytes());
+            late.push(saved.written_bytes());
         }
     }
     let all = on_disk();
     assert!(all > 3_000_000, "{all} bytes of state");
     // Open rows (a third of it) each time, and each merge of deduplication runs and blocks; all state each time would be thirty times.
     assert!(total < 6 * all, "{total} bytes written for {all} bytes of state");
-    assert!(largest < all / 2, "one snapshot wrote {largest} of {all} bytes");
+    late.sort_unstable();
+    assert!(late[late.len() * 3 / 4] < all / 8, "most snapshots merge little or nothing: {late:?} of {all} bytes");
     // One more event: its row, its id and the manifest.
     state.apply(61, &range(1_000_000, 1_000_001, 60)).expect("applies");
     let saved = state.save_plan().write(&files, b"").expect("saves");
