@@ -163,6 +163,13 @@ struct Inner {
     owned: tokio::sync::Mutex<Option<Owned>>,
 }
 
+impl Drop for Inner {
+    /// A mesh that is dropped without [`Mesh::shutdown`] still ends what it began; only nobody waits for it.
+    fn drop(&mut self) {
+        self.shards.iter().filter_map(Slot::running).for_each(Shard::stop);
+    }
+}
+
 /// One shard of the data directory.
 enum Slot {
     Running(Shard),

@@ -132,6 +132,10 @@ impl ShardState {
         self.applied_index
     }
 
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
     /// Newest stamp applied, UTC milliseconds; `i64::MIN` before the first.
     pub fn stamp_ms(&self) -> i64 {
         self.stamp_ms
@@ -145,6 +149,11 @@ impl ShardState {
     /// Event time before which no open window remains, UTC milliseconds.
     pub fn watermark_ms(&self) -> i64 {
         self.windows.watermark_ms(self.stamp_ms)
+    }
+
+    /// Stamp from which a tick would change how windows are stored; `None` when only new events or retention could.
+    pub fn due_ms(&self) -> Option<i64> {
+        self.windows.due_ms()
     }
 
     /// Every metric that has a key here, in order of first appearance.

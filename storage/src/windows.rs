@@ -253,6 +253,15 @@ impl WindowStore {
         open_ms.map_or(closed_ms, |open| open.min(closed_ms))
     }
 
+    /// Stamp from which a tick would seal, fold or compact something; `None` when only new rows or retention could make work.
+    pub fn due_ms(&self) -> Option<i64> {
+        if self.some_full || !self.crowded.is_empty() {
+            return Some(self.stamp_ms);
+        }
+        let fold_ms = self.due.first().map_or(i64::MAX, |&(due_ms, ..)| due_ms);
+        Some(self.idle_check_ms.min(fold_ms)).filter(|&due_ms| due_ms < i64::MAX)
+    }
+
     pub fn stats(&self) -> WindowStats {
         let mut stats = WindowStats { open_rows: self.open_rows as u64, ..WindowStats::default() };
         stats.bytes = (self.open_rows * size_of::<OpenRow>()) as u64;

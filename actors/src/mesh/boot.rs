@@ -21,7 +21,6 @@ use super::log_runner::LogRunner;
 use super::upkeep::Upkeep;
 use super::{Inner, Mesh, MeshOptions, Owned, Slot, StartError};
 use crate::raft::{Blocking, DurableIndex, LogStore, OpenReplica, OpenState, RaftReplica, StateMachine, StopReason};
-use crate::replicator::Replicator;
 use crate::shard::stamp::StampClock;
 use crate::shard::{Shard, ShardParts};
 
@@ -108,12 +107,6 @@ fn report(found: &LogRecovered) {
     }
 }
 
-/// A shard with its log applied, before it has an owner.
-struct Recovered {
-    parts: ShardParts,
-    replica: Arc<RaftReplica>,
-}
-
 async fn start_shards(
     options: MeshOptions,
     blocking: Blocking,
@@ -122,32 +115,31 @@ async fn start_shards(
     log: LogRunner,
 ) -> Result<Mesh, (StartError, LogRunner)> {
     let opening = (0..options.shards).map(|shard| open_shard(&options, blocking, &wal, ShardId(shard)));
-    let opened: Vec<Result<Recovered, (ShardId, String)>> = join_all(opening).await;
-    let running: Vec<&Recovered> = opened.iter().filter_map(|o| o.as_ref().ok()).collect();
-    let configured = configure(&options, &running).await;
-    let version = match configured {
-        Ok(version) => version,
+    let opened: Vec<Result<ShardParts, (ShardId, String)>> = join_all(opening).await;
+    let running: Vec<&ShardParts> = opened.iter().filter_map(|o| o.as_ref().ok()).collect();
+    let definitions = match configure(&options, &running).await {
+        Ok(definitions) => Arc::new(definitions),
         Err(error) => {
-            join_all(running.iter().map(|r| r.replica.shutdown())).await;
+            join_all(running.iter().map(|parts| parts.replica.shutdown())).await;
             return Err((error, log));
         }
-    };
-    let definitions = match DefinitionSet::compile(version, options.settings.definitions.clone()) {
-        Ok(definitions) => Arc::new(definitions),
-        Err(error) => return Err((StartError::Invalid(error.to_string()), log)),
     };
     let mut shards = Vec::with_capacity(opened.len());
     let mut actors = Vec::with_capacity(opened.len());
     for opened in opened {
-        shards.push(match opened {
+        let spawned = match opened {
+            Err(stopped) => Err(stopped),
+            Ok(parts) => {
+                let id = parts.id;
+                Shard::spawn(parts).await.map_err(|detail| (id, detail))
+            }
+        };
+        shards.push(match spawned {
             Err((shard, detail)) => Slot::Stopped { shard, detail },
-            Ok(recovered) => match Shard::spawn(recovered.parts).await {
-                Ok((shard, actor)) => {
-                    actors.push(actor);
-                    Slot::Running(shard)
-                }
-                Err(detail) => return Err((StartError::Invalid(detail), log)),
-            },
+            Ok((shard, actor)) => {
+                actors.push(actor);
+                Slot::Running(shard)
+            }
         });
     }
     let log_is_full = Arc::new(AtomicBool::new(false));
@@ -169,7 +161,7 @@ async fn start_shards(
     Ok(Mesh { inner: Arc::new(inner) })
 }
 
-async fn open_shard(options: &MeshOptions, blocking: Blocking, wal: &Wal, id: ShardId) -> Result<Recovered, (ShardId, String)> {
+async fn open_shard(options: &MeshOptions, blocking: Blocking, wal: &Wal, id: ShardId) -> Result<ShardParts, (ShardId, String)> {
     let stop = StopReason::new(id);
     match recover(options, blocking, wal, id, &stop).await {
         Ok(recovered) => Ok(recovered),
@@ -180,7 +172,7 @@ async fn open_shard(options: &MeshOptions, blocking: Blocking, wal: &Wal, id: Sh
     }
 }
 
-async fn recover(options: &MeshOptions, blocking: Blocking, wal: &Wal, id: ShardId, stop: &StopReason) -> Result<Recovered, String> {
+async fn recover(options: &MeshOptions, blocking: Blocking, wal: &Wal, id: ShardId, stop: &StopReason) -> Result<ShardParts, String> {
     let (durable, durable_index) = DurableIndex::new(None);
     let dir = options.data_dir.join("shards").join(id.to_string());
     let (disk, clock, its_stop) = (options.disk.clone(), options.clock.clone(), stop.clone());
@@ -193,61 +185,58 @@ async fn recover(options: &MeshOptions, blocking: Blocking, wal: &Wal, id: Shard
     let log = LogStore::open(wal.clone(), id, durable_index, stop.clone()).map_err(|e| e.to_string())?;
     let (shared, snapshots) = (state.shared(), state.snapshots());
     let open = OpenReplica { node: ONLY_NODE, shard: id, log, state, stop: stop.clone() };
-    let replica = Arc::new(RaftReplica::open(open).await.map_err(|e| e.to_string())?);
+    let replica = RaftReplica::open(open).await.map_err(|e| e.to_string())?;
     let parts = ShardParts {
         id,
-        replica: replica.clone(),
+        replica: Arc::new(replica),
         state: shared,
         snapshots,
         stop: stop.clone(),
         clock: options.clock.clone(),
         queue_bytes_max: options.shard_queue_bytes_max,
     };
-    Ok(Recovered { parts, replica })
-}
-
-/// Brings every shard's settings to what was asked, through its log; the version of the definitions that holds then.
-async fn configure(options: &MeshOptions, shards: &[&Recovered]) -> Result<u64, StartError> {
-    let wanted = &options.settings;
-    for shard in shards {
-        catch_up(shard, options).await?;
-    }
-    let is_used = |s: &&&Recovered| s.parts.state.read().state.stats().counters.events > 0;
-    let any_used = shards.iter().find(is_used);
-    if let Some(used) = any_used {
-        let there = used.parts.state.read().state.settings().clone();
-        if there.definitions != wanted.definitions {
-            return Err(StartError::Invalid(definitions_differ(&options.data_dir, &there, wanted)));
-        }
-    }
-    // The same definitions under a lower number would be answered as stale by shards that know the higher one.
-    let known = shards.iter().map(|s| s.parts.state.read().state.settings().definitions_version).max().unwrap_or(0);
-    let version = if any_used.is_some() { known.max(wanted.definitions_version) } else { wanted.definitions_version.max(known) };
-    let wanted = ShardSettings { definitions_version: version, ..wanted.clone() };
-    for shard in shards {
-        if *shard.parts.state.read().state.settings() != wanted {
-            propose(shard, options, |stamp| encode_configure(stamp, &wanted)).await?;
-        }
-    }
-    Ok(version)
+    catch_up(&parts).await?;
+    Ok(parts)
 }
 
 /// An entry of an earlier term is applied only behind one of the present: give it one, so that the state is whole before anybody looks at it.
-async fn catch_up(shard: &Recovered, options: &MeshOptions) -> Result<(), StartError> {
+async fn catch_up(shard: &ShardParts) -> Result<(), String> {
     let status = shard.replica.status();
     if status.applied_index < status.last_log_index {
-        propose(shard, options, encode_tick).await?;
+        propose(shard, encode_tick).await?;
     }
     Ok(())
 }
 
-async fn propose(shard: &Recovered, options: &MeshOptions, command: impl FnOnce(i64) -> bytes::Bytes) -> Result<(), StartError> {
-    let last = shard.parts.state.read().state.stamp_ms();
-    let stamp = StampClock::new(last).stamp(options.clock.wall_ms(), options.clock.monotonic());
-    match shard.replica.propose(command(stamp)).await {
-        Ok(_) => Ok(()),
-        Err(error) => Err(StartError::Shard { shard: shard.parts.id, detail: error.to_string() }),
+async fn propose(shard: &ShardParts, command: impl FnOnce(i64) -> bytes::Bytes) -> Result<(), String> {
+    let last = shard.state.read().state.stamp_ms();
+    let stamp = StampClock::new(last).stamp(shard.clock.wall_ms(), shard.clock.monotonic());
+    shard.replica.propose(command(stamp)).await.map(drop).map_err(|e| e.to_string())
+}
+
+/// Brings every shard's settings to what was asked, through its log; the definitions that hold then.
+async fn configure(options: &MeshOptions, shards: &[&ShardParts]) -> Result<DefinitionSet, StartError> {
+    let wanted = &options.settings;
+    let used = shards.iter().find(|shard| shard.state.read().state.counters().events > 0);
+    if let Some(used) = used {
+        let there = used.state.read().state.settings().clone();
+        if there.definitions != wanted.definitions {
+            return Err(StartError::Invalid(definitions_differ(&options.data_dir, &there, wanted)));
+        }
     }
+    // Definitions under a lower number than a shard knows would make every batch stale to it.
+    let known = shards.iter().map(|shard| shard.state.read().state.settings().definitions_version).max();
+    let version = wanted.definitions_version.max(known.unwrap_or(0));
+    let wanted = ShardSettings { definitions_version: version, ..wanted.clone() };
+    let definitions = DefinitionSet::compile(version, wanted.definitions.clone()).map_err(|e| StartError::Invalid(e.to_string()))?;
+    for shard in shards {
+        let differs = *shard.state.read().state.settings() != wanted;
+        if differs {
+            let proposed = propose(shard, |stamp| encode_configure(stamp, &wanted)).await;
+            proposed.map_err(|detail| StartError::Shard { shard: shard.id, detail })?;
+        }
+    }
+    Ok(definitions)
 }
 
 fn definitions_differ(dir: &Path, there: &ShardSettings, wanted: &ShardSettings) -> String {

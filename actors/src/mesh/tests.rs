@@ -1,3 +1,4 @@
+mod idle;
 mod life;
 mod power_cut;
 
@@ -97,4 +98,25 @@ async fn counts(mesh: &Mesh) -> BTreeMap<u16, u64> {
         (shard.0, answer.cells.iter().map(|c| c.values.count).sum())
     };
     gathered.answers.into_iter().map(count).collect()
+}
+
+/// The clock of the paused runtime.
+struct VirtualClock {
+    start: Instant,
+}
+
+impl Clock for VirtualClock {
+    fn wall_ms(&self) -> i64 {
+        EVENT_TIME_MS + self.monotonic().as_millis() as i64
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.start.elapsed()
+    }
+}
+
+/// Runs in a runtime of its own; whatever still runs at the end is gone like the process.
+fn run<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("runtime");
+    runtime.block_on(future)
 }

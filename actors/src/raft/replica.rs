@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
-use openraft::error::{CheckIsLeaderError, ClientWriteError, Fatal, InitializeError, RaftError};
+use openraft::error::{CheckIsLeaderError, ClientWriteError, Fatal, RaftError};
 use openraft::{Raft, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
 use tallymesh_protocol::hash::ShardId;
@@ -103,11 +103,13 @@ impl RaftReplica {
     }
 
     async fn lead(&self) -> Result<(), ReplicatorError> {
-        let members = BTreeMap::from([(self.node, Peer::default())]);
-        match self.raft.initialize(members).await {
-            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
-            Err(RaftError::APIError(e)) => return Err(ReplicatorError::Stopped(e.to_string())),
-            Err(RaftError::Fatal(e)) => return Err(fatal(&self.stop, &e)),
+        if !self.raft.is_initialized().await.map_err(|e| fatal(&self.stop, &e))? {
+            let members = BTreeMap::from([(self.node, Peer::default())]);
+            match self.raft.initialize(members).await {
+                Ok(()) => {}
+                Err(RaftError::APIError(e)) => return Err(ReplicatorError::Stopped(e.to_string())),
+                Err(RaftError::Fatal(e)) => return Err(fatal(&self.stop, &e)),
+            }
         }
         // A group of one need not wait for a time-out to find out that nobody leads; one that restarts with its committed vote leads already.
         self.raft.trigger().elect().await.map_err(|e| fatal(&self.stop, &e))?;
@@ -221,5 +223,55 @@ impl Replicator for RaftReplica {
             snapshots.close().await;
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    /// Rounds that wait for a permit each; a round answers with its number.
+    fn round(
+        rounds: &Arc<AtomicU64>,
+        gate: &Arc<Semaphore>,
+    ) -> impl FnOnce() -> BoxFuture<'static, Result<u64, ReplicatorError>> + Send + 'static {
+        let (rounds, gate) = (rounds.clone(), gate.clone());
+        move || {
+            async move {
+                let number = rounds.fetch_add(1, Ordering::SeqCst);
+                gate.acquire().await.expect("gate").forget();
+                Ok(number)
+            }
+            .boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn reads_that_wait_share_a_round_that_began_after_they_came() {
+        let (barriers, rounds, gate) = (Barriers::default(), Arc::new(AtomicU64::new(0)), Arc::new(Semaphore::new(0)));
+        let mut first = barriers.join(round(&rounds, &gate));
+        assert!(futures::poll!(&mut first).is_pending(), "its round has begun");
+        let late: Vec<Barrier> = (0..5).map(|_| barriers.join(round(&rounds, &gate))).collect();
+        gate.add_permits(2);
+        assert_eq!(first.await, Ok(0));
+        for read in late {
+            assert_eq!(read.await, Ok(1), "not the round that had begun before");
+        }
+        assert_eq!(rounds.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn reader_that_goes_away_does_not_keep_others_waiting() {
+        let (barriers, rounds, gate) = (Barriers::default(), Arc::new(AtomicU64::new(0)), Arc::new(Semaphore::new(0)));
+        let mut first = barriers.join(round(&rounds, &gate));
+        assert!(futures::poll!(&mut first).is_pending());
+        let second = barriers.join(round(&rounds, &gate));
+        drop(first);
+        gate.add_permits(1);
+        assert_eq!(second.await, Ok(1));
     }
 }

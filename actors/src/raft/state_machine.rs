@@ -9,7 +9,7 @@ use parking_lot::{Mutex, RwLock};
 use tallymesh_storage::StorageError;
 use tallymesh_storage::clock::Clock;
 use tallymesh_storage::files::ShardFiles;
-use tallymesh_storage::shard::{PartApplied, ShardOptions, ShardState};
+use tallymesh_storage::shard::{ApplyError, PartApplied, ShardOptions, ShardState};
 use tokio::sync::watch;
 
 use super::log_store::StopReason;
@@ -135,7 +135,7 @@ impl StateMachine {
         self.snapshots.clone()
     }
 
-    fn apply_one(&self, entry: Entry<ShardRaft>) -> Result<CommandOutcome, RaftStorageError> {
+    fn apply_one(&self, entry: Entry<ShardRaft>) -> Result<CommandOutcome, ApplyError> {
         let mut applied = self.shared.write();
         let index = entry.log_id.index;
         let done = match entry.payload {
@@ -146,10 +146,7 @@ impl StateMachine {
                 applied.state.skip(index).map(|()| Default::default())
             }
         };
-        let done = done.map_err(|error| {
-            self.snapshots.stop.set(&error);
-            StorageIOError::apply(entry.log_id, openraft::AnyError::new(&error))
-        })?;
+        let done = done?;
         applied.last_log_id = Some(entry.log_id);
         let part = |part: PartApplied| AppliedPart {
             counted: part.counted,
@@ -236,7 +233,12 @@ impl RaftStateMachine<ShardRaft> for StateMachine {
                 // After a restart the whole log comes at once; others share this thread.
                 tokio::task::yield_now().await;
             }
-            outcomes.push(self.apply_one(entry)?);
+            let log_id = entry.log_id;
+            let outcome = self.apply_one(entry).map_err(|error| {
+                self.snapshots.stop.set(&error);
+                StorageIOError::apply(log_id, openraft::AnyError::new(&error))
+            });
+            outcomes.push(outcome?);
         }
         Ok(outcomes)
     }

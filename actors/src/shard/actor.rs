@@ -131,8 +131,10 @@ impl Running {
         }
         // Never waits for the state: there is another tick soon.
         let Some(applied) = self.parts.state.try_read() else { return false };
-        let _ = (&applied, IDLE_TICK_MS);
-        false
+        let now_ms = self.parts.clock.wall_ms();
+        let is_due = applied.state.due_ms().is_some_and(|due_ms| due_ms <= now_ms);
+        let is_old = now_ms.saturating_sub(applied.state.stamp_ms()) >= IDLE_TICK_MS;
+        is_due || (is_old && applied.state.counters().events > 0)
     }
 
     fn answer_drains(&mut self) {

@@ -223,6 +223,64 @@ async fn damaged_shard_stops_with_file_and_offset_and_the_others_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_in_the_middle_of_the_log_stops_its_shard_only() {
+    let dir = tempfile::tempdir().expect("directory");
+    let mesh = Mesh::start(real(dir.path())).await.expect("start");
+    for n in 0..5 {
+        assert!(mesh.append(each_shard(n * 10..n * 10 + 10), TIMEOUT).await.iter().all(Result::is_ok));
+    }
+    // Nobody else has these.
+    let marked = batch(1_000_000..1_000_010);
+    assert!(mesh.append(vec![(ShardId(1), marked.clone())], TIMEOUT).await[0].is_ok());
+    assert!(mesh.append(each_shard(60..70), TIMEOUT).await.iter().all(Result::is_ok));
+    mesh.shutdown().await;
+    let mut damaged = None;
+    for file in std::fs::read_dir(dir.path().join("log")).expect("log") {
+        let path = file.expect("file").path();
+        let mut bytes = std::fs::read(&path).expect("log file");
+        if let Some(at) = bytes.windows(marked.len()).position(|w| w == marked) {
+            bytes[at + 100] ^= 4;
+            std::fs::write(&path, bytes).expect("damage");
+            damaged = Some((path, at as u64));
+        }
+    }
+    let (path, at) = damaged.expect("the batch is in the log as it was sent");
+
+    let mesh = Mesh::start(real(dir.path())).await.expect("the others start");
+    let status = mesh.status();
+    let stopped = status[1].stopped.clone().unwrap_or_default();
+    assert!(stopped.contains(&path.display().to_string()), "{stopped}");
+    let offset = stopped.split("at byte ").nth(1).and_then(|s| s.split(':').next()).and_then(|s| s.parse::<u64>().ok()).expect("an offset");
+    assert!(offset <= at && at - offset < 512, "{stopped}, damaged near {at}");
+    assert!(!mesh.is_ready());
+    let outcomes = mesh.append(each_shard(65..75), TIMEOUT).await;
+    let as_expected = |(shard, outcome): (usize, &Result<PartOutcome, AppendError>)| match outcome {
+        Ok(outcome) => shard != 1 && (outcome.counted, outcome.duplicates) == (5, 5),
+        Err(error) => shard == 1 && matches!(error, AppendError::Stopped { .. }),
+    };
+    assert!(outcomes.iter().enumerate().all(as_expected), "{outcomes:?}");
+    mesh.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mesh_that_is_dropped_ends_and_gives_the_directory_free() {
+    let dir = tempfile::tempdir().expect("directory");
+    let mesh = Mesh::start(real(dir.path())).await.expect("start");
+    assert!(mesh.append(each_shard(0..10), TIMEOUT).await.iter().all(Result::is_ok));
+    let states: Vec<_> = mesh.inner.shards.iter().filter_map(Slot::running).map(|s| Arc::downgrade(&s.parts.state)).collect();
+    drop(mesh);
+    let gone = async {
+        while states.iter().any(|state| state.strong_count() > 0) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(TIMEOUT, gone).await.expect("everything that held a state ended");
+    let mesh = Mesh::start(real(dir.path())).await.expect("start again");
+    assert!(counts(&mesh).await.values().all(|&count| count == 10));
+    mesh.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failed_sync_is_never_acked_and_stops_what_it_touched() {
     let disk = SimDisk::new();
     let dir = Path::new("/data");

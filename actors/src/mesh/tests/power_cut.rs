@@ -13,27 +13,6 @@ const SHARDS: u16 = 2;
 const BATCHES: u64 = 10;
 const BATCH_EVENTS: u64 = 3;
 
-/// The clock of the paused runtime.
-struct VirtualClock {
-    start: Instant,
-}
-
-impl Clock for VirtualClock {
-    fn wall_ms(&self) -> i64 {
-        EVENT_TIME_MS + self.monotonic().as_millis() as i64
-    }
-
-    fn monotonic(&self) -> Duration {
-        self.start.elapsed()
-    }
-}
-
-/// Runs in a runtime of its own; whatever still runs at the end is gone like the process.
-fn boot<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("runtime");
-    runtime.block_on(future)
-}
-
 async fn start(disk: &SimDisk) -> Result<Mesh, StartError> {
     let clock = Arc::new(VirtualClock { start: Instant::now() });
     // Small files, so that the workload rolls and removes some.
@@ -74,16 +53,20 @@ async fn workload(mesh: &Mesh) -> Vec<u64> {
 
 fn run_until_cut(disk: &SimDisk, changes: u64) -> Vec<u64> {
     disk.fail_after(changes);
-    boot(async {
+    run(async {
         match start(disk).await {
-            Ok(mesh) => workload(&mesh).await,
+            Ok(mesh) => {
+                let acked = workload(&mesh).await;
+                mesh.shutdown().await;
+                acked
+            }
             Err(_) => Vec::new(),
         }
     })
 }
 
 fn check_after(disk: &SimDisk, acked: &[u64], context: &str) {
-    boot(async {
+    run(async {
         let mesh = start(disk).await.unwrap_or_else(|e| panic!("{context}: does not start: {e}"));
         assert!(mesh.is_ready(), "{context}: {:?}", mesh.status());
         let (found, least, most) = (counts(&mesh).await, events_of(acked.iter().copied()), events_of(0..BATCHES));
@@ -109,7 +92,12 @@ fn changes_of_workload() -> u64 {
     let disk = SimDisk::new();
     let acked = run_until_cut(&disk, u64::MAX);
     assert_eq!(acked.len() as u64, BATCHES, "without a cut everything is acked");
-    disk.counts().changes()
+    let counts = disk.counts();
+    assert!(counts.renames > 2 * u64::from(SHARDS), "snapshots are written: {counts:?}");
+    let log_files = disk.files().into_keys().filter(|path| path.extension().is_some_and(|e| e == "wal"));
+    let oldest = log_files.filter_map(|path| path.file_stem()?.to_str()?.parse::<u64>().ok()).min();
+    assert!(oldest.is_some_and(|oldest| oldest > 1), "log files are removed: {oldest:?} is the oldest");
+    counts.changes()
 }
 
 #[test]
