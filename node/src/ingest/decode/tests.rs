@@ -21,7 +21,9 @@ fn lz4(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().expect("in memory")
 }
 
-const ALL: [(Encoding, fn(&[u8]) -> Vec<u8>); 3] = [(Encoding::Gzip, gzip), (Encoding::Zstd, zstd_frame), (Encoding::Lz4, lz4)];
+type Encode = fn(&[u8]) -> Vec<u8>;
+
+const ALL: [(Encoding, Encode); 3] = [(Encoding::Gzip, gzip), (Encoding::Zstd, zstd_frame), (Encoding::Lz4, lz4)];
 
 fn decoded(encoding: Encoding, body: Vec<Bytes>) -> Result<Vec<u8>, Problem> {
     let mut out = Vec::new();

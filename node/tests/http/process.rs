@@ -1,0 +1,87 @@
+//! The program as a child: its exit codes, its signals, its words.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use super::harness::small_config;
+
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tallymesh"));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.env_clear();
+    command
+}
+
+fn serve(dir: &Path) -> Command {
+    let mut command = program();
+    let free_disk = format!("disk.readonly_below={}", small_config(dir).disk.readonly_below);
+    command.args(["serve", "--http", "127.0.0.1:0", "--set", &free_disk, "--set", "cluster.shards=2"]);
+    command.arg("--data-dir").arg(dir.join("data"));
+    command
+}
+
+fn run(mut command: Command) -> (i32, String) {
+    let Output { status, stderr, .. } = command.output().expect("runs");
+    (status.code().expect("no signal"), String::from_utf8_lossy(&stderr).into_owned())
+}
+
+/// Starts it and reads its log up to the line that names the URL.
+fn started(mut command: Command) -> (Child, BufReader<std::process::ChildStderr>, String) {
+    let mut child = command.spawn().expect("starts");
+    let mut log = BufReader::new(child.stderr.take().expect("piped"));
+    let mut line = String::new();
+    loop {
+        line.clear();
+        assert!(log.read_line(&mut line).expect("UTF-8") > 0, "ended before it was ready");
+        if let Some(at) = line.find("http://") {
+            let url = line[at..].split([' ', '"', '\n', '\u{1b}']).next().expect("a URL").to_owned();
+            return (child, log, url);
+        }
+    }
+}
+
+#[test]
+fn wrong_settings_exit_with_2_and_name_the_key() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let with = |args: &[&str]| {
+        let mut command = serve(dir.path());
+        command.args(args);
+        run(command)
+    };
+    let (code, error) = with(&["--set", "http.adr=x"]);
+    assert!(code == 2 && error.contains("http.adr") && error.contains("did you mean `http.addr`"), "{code} {error}");
+    let (code, error) = with(&["--config", "/nowhere/cluster.toml"]);
+    assert!(code == 2 && error.contains("/nowhere/cluster.toml"), "{code} {error}");
+    let (code, error) = with(&["--no-such-flag"]);
+    assert!(code == 2 && error.contains("--no-such-flag"), "{code} {error}");
+    let mut command = serve(dir.path());
+    command.env("TALLYMESH_WINDOWS__LATNESS", "1m");
+    let (code, error) = run(command);
+    assert!(code == 2 && error.contains("TALLYMESH_WINDOWS__LATNESS") && error.contains("windows.lateness"), "{code} {error}");
+}
+
+#[test]
+fn a_signal_ends_it_with_0_and_what_cannot_start_exits_with_1() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    for signal in [rustix::process::Signal::TERM, rustix::process::Signal::INT] {
+        let (mut child, _log, url) = started(serve(dir.path()));
+        let (code, error) = run(serve(dir.path()));
+        assert!(code == 1 && error.contains(&dir.path().join("data").display().to_string()), "{code} {error}");
+        let mut same_port = serve(&dir.path().join("other"));
+        same_port.args(["--http", url.strip_prefix("http://").expect("a URL")]);
+        let (code, error) = run(same_port);
+        assert!(code == 1 && error.contains("--http"), "{code} {error}");
+        let id = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(id, signal).expect("signalled");
+        assert_eq!(child.wait().expect("ended").code(), Some(0));
+    }
+}
+
+#[test]
+fn completions_are_printed() {
+    let mut command = program();
+    command.args(["completions", "bash"]);
+    let output = command.output().expect("runs");
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("tallymesh"));
+}

@@ -1,0 +1,13 @@
+//! Tests of a whole node, in this process and as a child.
+
+mod http {
+    mod back_pressure;
+    mod bad_input;
+    mod browsers;
+    mod dead_letters;
+    mod harness;
+    mod ingest;
+    mod ops;
+    mod process;
+    mod tail;
+}
