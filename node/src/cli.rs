@@ -33,7 +33,7 @@ enum Command {
     /// Send events, made up or from a file.
     Seed(seed::SeedArgs),
     /// Ask for numbers.
-    Query(query::QueryArgs),
+    Query(Box<query::QueryArgs>),
     /// Watch events as they are accepted.
     Tail(tail::TailArgs),
     /// List or retry refused events.
@@ -58,7 +58,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Command::Serve(args) => serve::run(args).await,
             Command::Demo(args) => demo::run(args).await,
             Command::Seed(args) => seed::run(args).await,
-            Command::Query(args) => query::run(args).await,
+            Command::Query(args) => query::run(*args).await,
             Command::Tail(args) => tail::run(args).await,
             Command::DeadLetters(args) => dead_letters::run(args).await,
             Command::Bench(args) => bench::run(args).await,
