@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use tallymesh_actors::{Mesh, MeshOptions, StartError};
 use tallymesh_storage::clock::{Clock, SystemClock};
+use tallymesh_storage::dead_letters::{DeadLetterLimits, DeadLetters};
 use tallymesh_storage::disk::{Disk, RealDisk};
+use tokio::task::JoinHandle;
 
 use crate::config::Config;
 use crate::http::{App, Server};
@@ -30,6 +32,7 @@ pub enum BootError {
 pub struct RunningNode {
     app: Arc<App>,
     server: Server,
+    watching: JoinHandle<()>,
 }
 
 impl RunningNode {
@@ -41,10 +44,20 @@ impl RunningNode {
         // The port first: it is the cheapest thing to find taken.
         let listener =
             Server::bind(&config.http.addr).await.map_err(|source| BootError::Listen { addr: config.http.addr.clone(), source })?;
+        let address = config.http.addr.clone();
+        let data_dir = PathBuf::from(&config.node.data_dir);
+        // It also locks the directory, so the store beside it is opened after it.
         let mesh = Mesh::start(mesh_options(&config, &machine)).await?;
-        let app = App::new(config, machine, mesh);
-        let server = Server::start(listener, app.clone());
-        Ok(Self { app, server })
+        let dead_letters = open_dead_letters(&config, data_dir.join("dead-letters")).await?;
+        let app = App::new(config, machine, mesh, dead_letters).map_err(|e| StartError::Invalid(format!("no randomness: {e}")))?;
+        app.space.measure();
+        let server = Server::start(listener, app.clone()).map_err(|source| BootError::Listen { addr: address, source })?;
+        let watching = tokio::spawn(watch_space(app.clone()));
+        tracing::info!(url = %format!("http://{}", server.address()), node = app.config.node.name, data_dir = %data_dir.display(), "ready");
+        for warning in app.config.warnings() {
+            tracing::warn!("{}", warning.0);
+        }
+        Ok(Self { app, server, watching })
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -61,12 +74,35 @@ impl RunningNode {
 
     /// Drains and closes: when it returns, everything acked is on disk and the directory is free.
     pub async fn shutdown(self) {
-        self.server.shutdown().await;
-        self.app.mesh.shutdown().await;
+        let app = self.app;
+        tracing::info!("shutting down");
+        app.life.drain();
+        // Load balancers see `/ready` turn before the listener goes.
+        tokio::time::sleep(app.config.shutdown_grace()).await;
+        self.server.shutdown(app.config.node.drain_timeout.duration()).await;
+        app.mesh.shutdown().await;
+        let dead_letters = app.dead_letters.clone();
+        // Panics of tasks have been printed; there is nothing left to do about them here.
+        let _ = tokio::task::spawn_blocking(move || dead_letters.close()).await;
+        let _ = self.watching.await;
+        tracing::info!("stopped");
     }
 }
 
-pub(crate) fn mesh_options(config: &Config, machine: &Machine) -> MeshOptions {
+async fn watch_space(app: Arc<App>) {
+    app.life.every(app.config.disk.check_interval.duration(), || app.space.measure()).await;
+}
+
+async fn open_dead_letters(config: &Config, dir: PathBuf) -> Result<DeadLetters, BootError> {
+    let limits = DeadLetterLimits { bytes_max: config.dead_letters.bytes_max.0, count_max: config.dead_letters.count_max };
+    let opened = tokio::task::spawn_blocking(move || DeadLetters::open(&dir, limits)).await;
+    match opened {
+        Ok(opened) => Ok(opened.map_err(StartError::from)?),
+        Err(e) => Err(StartError::Invalid(format!("opening the dead-letter store: {e}")).into()),
+    }
+}
+
+fn mesh_options(config: &Config, machine: &Machine) -> MeshOptions {
     MeshOptions {
         disk: machine.disk.clone(),
         clock: machine.clock.clone(),

@@ -1,19 +1,40 @@
 //! The node's HTTP face: what is shared by all handlers, and the router.
 
+mod body;
+mod cluster;
+mod context;
+mod dead_letters;
 mod home;
+mod ingest;
 mod ops;
 mod problem;
 mod query;
 mod server;
+mod tail;
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
+use axum::http::Uri;
 use tallymesh_actors::Mesh;
+use tallymesh_actors::tail::TailHub;
+use tallymesh_protocol::error::{ErrorCode, Problem, nearest};
+use tallymesh_storage::dead_letters::DeadLetters;
+use tallymesh_storage::space::SpaceThresholds;
+use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::boot::Machine;
 use crate::config::Config;
+use crate::ingest::{Ingest, Outlets};
+use crate::life::Life;
+use crate::metrics::Metrics;
+use crate::space::SpaceGate;
+use crate::unique::UniqueNumbers;
 
+pub use body::{body_problem, small_body};
+pub use context::RequestId;
 pub use problem::HttpProblem;
 pub use server::Server;
 
@@ -22,24 +43,84 @@ pub struct App {
     pub config: Config,
     pub machine: Machine,
     pub mesh: Mesh,
+    pub life: Life,
+    pub metrics: Arc<Metrics>,
+    pub space: Arc<SpaceGate>,
+    pub dead_letters: DeadLetters,
+    pub tail: TailHub,
+    pub numbers: Arc<UniqueNumbers>,
+    pub ingest: Ingest,
     pub queries: query::Gate,
 }
 
 pub type AppState = Arc<App>;
 
 impl App {
-    pub fn new(config: Config, machine: Machine, mesh: Mesh) -> AppState {
+    /// # Errors
+    /// The system has no randomness to give.
+    pub fn new(config: Config, machine: Machine, mesh: Mesh, dead_letters: DeadLetters) -> Result<AppState, rand::rand_core::OsError> {
+        let thresholds = SpaceThresholds {
+            free_bytes_min: config.disk.readonly_below.0,
+            free_permille_min: (config.disk.readonly_below_percent * 10.0) as u64,
+        };
+        let outlets = Outlets {
+            dead_letters,
+            tail: TailHub::new(config.tail.buffer_events, config.tail.subscribers_max),
+            metrics: Arc::new(Metrics::default()),
+            space: Arc::new(SpaceGate::new(machine.disk.clone(), PathBuf::from(&config.node.data_dir), thresholds)),
+            numbers: Arc::new(UniqueNumbers::new()?),
+        };
+        let ingest = Ingest::new(&config, machine.clock.clone(), mesh.clone(), outlets.clone());
+        let Outlets { dead_letters, tail, metrics, space, numbers } = outlets;
         let queries = query::Gate::new(config.query.concurrency, config.query.waiters_max);
-        Arc::new(Self { config, machine, mesh, queries })
+        Ok(Arc::new(Self { config, machine, mesh, life: Life::default(), metrics, space, dead_letters, tail, numbers, ingest, queries }))
     }
 
     /// UTC milliseconds.
     pub fn now_ms(&self) -> i64 {
         self.machine.clock.wall_ms()
     }
+
+    /// Time since some point of this process.
+    pub fn monotonic(&self) -> Duration {
+        self.machine.clock.monotonic()
+    }
 }
 
 /// All routes. A part brings its own with a `router()`.
 pub fn router(app: AppState) -> Router {
-    Router::new().merge(ops::router()).merge(query::router()).merge(home::router()).with_state(app)
+    Router::new()
+        .merge(ingest::router(&app.config.http.cors_origins))
+        .merge(dead_letters::router())
+        .merge(tail::router())
+        .merge(query::router())
+        .merge(ops::router())
+        .merge(cluster::router())
+        .merge(home::router())
+        .fallback(no_such_page)
+        .method_not_allowed_fallback(|| async {
+            HttpProblem::from(Problem::new(ErrorCode::MethodNotAllowed, "the `Allow` header lists what works here"))
+        })
+        .layer(CatchPanicLayer::custom(context::panicked))
+        .layer(axum::middleware::from_fn_with_state(app.clone(), context::frame))
+        .with_state(app)
+}
+
+/// Pages that a slip may have meant.
+const PAGES: [&str; 10] = [
+    "/v1/events",
+    "/v1/query",
+    "/v1/metrics",
+    "/v1/dead-letters",
+    "/v1/dead-letters/retry",
+    "/v1/tail",
+    "/v1/cluster",
+    "/health",
+    "/ready",
+    "/metrics",
+];
+
+async fn no_such_page(uri: Uri) -> HttpProblem {
+    let shown: String = uri.path().chars().take(200).collect();
+    Problem::new(ErrorCode::NotFound, format!("there is nothing at `{shown}`")).did_you_mean(nearest(&shown, PAGES)).into()
 }

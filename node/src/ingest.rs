@@ -1,3 +1,284 @@
 //! From a request body to counted events.
+//!
+//! Room first (bytes in flight are bounded), then bytes, then events, then one columnar batch for each shard, then their logs. The answer goes out
+//! when every batch is durable and applied, and what was refused is kept. Nothing of a request is counted before all of it has been read.
 
+mod ack;
+mod collect;
 pub mod decode;
+mod letters;
+mod read;
+pub mod retry;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use rkyv::util::AlignedVec;
+use tallymesh_actors::admission::{Admission, AdmissionLimits, AdmissionStats, Refused, Room};
+use tallymesh_actors::tail::TailHub;
+use tallymesh_actors::{AppendError, Mesh, PartOutcome};
+use tallymesh_protocol::body::{BodyFormat, BodyLimits};
+use tallymesh_protocol::encode::{Door, Encoded, GeneratedIds};
+use tallymesh_protocol::error::{ErrorCode, Problem};
+use tallymesh_protocol::hash::ShardId;
+use tallymesh_protocol::limits::JSON_DEPTH_MAX;
+use tallymesh_storage::clock::Clock;
+use tallymesh_storage::dead_letters::DeadLetters;
+use tokio::sync::Semaphore;
+
+pub use ack::{Ack, AckStatus, Refusal};
+use decode::Encoding;
+use read::{Batch, Reading};
+
+use crate::config::Config;
+use crate::limits::{INLINE_BODY_BYTES_MAX, INLINE_COMPRESSED_BYTES_MAX, RETRY_AFTER_MS};
+use crate::metrics::Metrics;
+use crate::space::SpaceGate;
+use crate::unique::UniqueNumbers;
+
+/// The ingest service of a node; cheap to clone.
+#[derive(Clone)]
+pub struct Ingest {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    mesh: Mesh,
+    clock: Arc<dyn Clock>,
+    admission: Admission,
+    /// Bodies that are taken apart at once: more would not be faster, only hold more memory.
+    readers: Arc<Semaphore>,
+    dead_letters: DeadLetters,
+    tail: TailHub,
+    metrics: Arc<Metrics>,
+    space: Arc<SpaceGate>,
+    numbers: Arc<UniqueNumbers>,
+    limits: Limits,
+}
+
+struct Limits {
+    body: BodyLimits,
+    encoded_bytes_max: usize,
+    letter_bytes_max: usize,
+    future_tolerance_ms: i64,
+    retention_day_ms: Option<i64>,
+    append_timeout: Duration,
+}
+
+/// What ingest shares with the rest of the node.
+#[derive(Clone)]
+pub struct Outlets {
+    pub dead_letters: DeadLetters,
+    pub tail: TailHub,
+    pub metrics: Arc<Metrics>,
+    pub space: Arc<SpaceGate>,
+    pub numbers: Arc<UniqueNumbers>,
+}
+
+/// One request as the HTTP layer hands it over.
+pub struct IngestRequest {
+    pub format: BodyFormat,
+    pub encoding: Encoding,
+    pub content_length: Option<usize>,
+    pub idempotency_key: Option<String>,
+    pub request_id: String,
+    pub body: Body,
+}
+
+/// What the shards made of a request's batches.
+#[derive(Debug, Default)]
+struct Appended {
+    counted: u64,
+    duplicates: u64,
+    /// Where they are in the logs.
+    positions: Vec<(ShardId, u64)>,
+}
+
+impl Ingest {
+    pub fn new(config: &Config, clock: Arc<dyn Clock>, mesh: Mesh, outlets: Outlets) -> Self {
+        let ingest = &config.ingest;
+        let Outlets { dead_letters, tail, metrics, space, numbers } = outlets;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let shared = Shared {
+            mesh,
+            clock,
+            admission: Admission::new(AdmissionLimits {
+                bytes_max: ingest.inflight_bytes_max.as_usize(),
+                wait: ingest.admission_wait.duration(),
+                waiters_max: ingest.admission_waiters_max,
+            }),
+            readers: Arc::new(Semaphore::new(cores)),
+            dead_letters,
+            tail,
+            metrics,
+            space,
+            numbers,
+            limits: Limits {
+                body: BodyLimits {
+                    events_max: ingest.events_per_request_max,
+                    event_bytes_max: ingest.event_bytes_max.as_usize(),
+                    decoded_bytes_max: ingest.decoded_bytes_max.0,
+                    depth: JSON_DEPTH_MAX,
+                },
+                encoded_bytes_max: ingest.encoded_bytes_max.as_usize(),
+                letter_bytes_max: config.dead_letters.event_bytes_max.as_usize(),
+                future_tolerance_ms: ingest.future_tolerance.as_ms() as i64,
+                retention_day_ms: config.retention.day.as_ms().map(|ms| ms as i64),
+                append_timeout: ingest.append_timeout.duration(),
+            },
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    pub fn admission(&self) -> AdmissionStats {
+        self.shared.admission.stats()
+    }
+
+    /// Takes a request in: when this returns, what it counted is durable and can be queried.
+    ///
+    /// # Errors
+    /// The request as a whole was refused, or is not known to be durable in full. All are safe to retry when the events have ids, or the request an
+    /// idempotency key.
+    pub async fn accept(&self, request: IngestRequest) -> Result<Ack, Problem> {
+        let shared = &self.shared;
+        shared.space.admit()?;
+        let (pieces, mut room) = collect::collect(&shared.admission, &shared.limits, request.content_length, request.body).await?;
+        shared.metrics.encoded_bytes.add(pieces.iter().map(|p| p.len() as u64).sum());
+        let ids = match request.idempotency_key {
+            Some(key) => GeneratedIds::Idempotency(key),
+            None => GeneratedIds::Random(shared.numbers.next()),
+        };
+        let reading = self.reading(request.format, request.encoding, ids, request.request_id.clone());
+        let batch = read_apart(&shared.readers, reading, pieces).await?;
+        shared.metrics.decoded_bytes.add(batch.decoded_bytes);
+        // From here on the batches and letters are what is held, not the body.
+        room.resize(batch.memory_bytes()).await.map_err(refused)?;
+
+        let Batch { encoded, letters, refusals, watched, .. } = batch;
+        let Encoded { parts, events, generated_ids } = encoded;
+        let appended = shared.append(parts).await?;
+        for (code, count) in &refusals.by_code {
+            shared.metrics.rejected(*code, *count);
+        }
+        shared.metrics.generated_ids.add(u64::from(generated_ids));
+        if appended.counted > 0 {
+            shared.tail.publish(watched);
+        }
+        let kept = letters::keep(&shared.dead_letters, &shared.metrics, letters, &request.request_id).await;
+        drop(room);
+        Ok(Ack::new(events, &appended, generated_ids, refusals, kept))
+    }
+
+    fn reading(&self, format: BodyFormat, encoding: Encoding, ids: GeneratedIds, request_id: String) -> Reading {
+        let shared = &self.shared;
+        Reading {
+            format,
+            encoding,
+            limits: shared.limits.body,
+            letter_bytes_max: shared.limits.letter_bytes_max,
+            shards: shared.mesh.shards(),
+            definitions: shared.mesh.definitions(),
+            door: shared.door(),
+            ids,
+            request_id,
+            is_watched: shared.tail.is_watched(),
+        }
+    }
+}
+
+impl Shared {
+    fn door(&self) -> Door {
+        Door {
+            now_ms: self.clock.wall_ms(),
+            future_tolerance_ms: self.limits.future_tolerance_ms,
+            retention_day_ms: self.limits.retention_day_ms,
+        }
+    }
+
+    async fn append(&self, parts: Vec<(ShardId, AlignedVec<16>)>) -> Result<Appended, Problem> {
+        if parts.is_empty() {
+            return Ok(Appended::default());
+        }
+        let parts: Vec<(ShardId, Bytes)> = parts.into_iter().map(|(shard, bytes)| (shard, Bytes::from_owner(bytes))).collect();
+        let shards: Vec<ShardId> = parts.iter().map(|(shard, _)| *shard).collect();
+        let started = self.clock.monotonic();
+        let outcomes = self.mesh.append(parts, self.limits.append_timeout).await;
+        let now = self.clock.monotonic();
+        self.metrics.appended(now, now.saturating_sub(started));
+        let appended = merge(&shards, outcomes);
+        // What did get through is counted, whatever became of the rest.
+        let (Ok(counted) | Err((counted, _))) = &appended;
+        self.metrics.events.add(counted.counted);
+        self.metrics.duplicates.add(counted.duplicates);
+        appended.map_err(|(_, problem)| problem)
+    }
+}
+
+/// Decodes and parses, where it does not hold up other requests.
+async fn read_apart(readers: &Arc<Semaphore>, reading: Reading, pieces: Vec<Bytes>) -> Result<Batch, Problem> {
+    let bytes: usize = pieces.iter().map(Bytes::len).sum();
+    let inline_max = if reading.encoding == Encoding::Identity { INLINE_BODY_BYTES_MAX } else { INLINE_COMPRESSED_BYTES_MAX };
+    if bytes <= inline_max {
+        return reading.read(pieces);
+    }
+    let internal = |what: String| Problem::new(ErrorCode::Internal, what);
+    // Waiters hold permits of the door, so their number is bounded.
+    let turn = readers.clone().acquire_owned().await.map_err(|e| internal(e.to_string()))?;
+    let read = tokio::task::spawn_blocking(move || {
+        let batch = reading.read(pieces);
+        drop(turn);
+        batch
+    });
+    read.await.map_err(|e| internal(format!("reading the body: {e}")))?
+}
+
+fn refused(refused: Refused) -> Problem {
+    let limit = match refused {
+        Refused::Full { limit_bytes } | Refused::NeverFits { limit_bytes } => limit_bytes,
+        Refused::LineFull { limit } => limit,
+    };
+    match refused {
+        Refused::NeverFits { .. } => Problem::new(ErrorCode::BodyTooLarge, format!("{refused}; send it in parts")).limit(limit as u64),
+        Refused::Full { .. } | Refused::LineFull { .. } => {
+            Problem::new(ErrorCode::Overloaded, refused.to_string()).limit(limit as u64).retry_after_ms(RETRY_AFTER_MS)
+        }
+    }
+}
+
+/// One answer for all parts; on failure, also what got through.
+fn merge(shards: &[ShardId], outcomes: Vec<Result<PartOutcome, AppendError>>) -> Result<Appended, (Appended, Problem)> {
+    let mut appended = Appended::default();
+    let mut failed = None;
+    let mut failures = 0;
+    for (shard, outcome) in shards.iter().zip(outcomes) {
+        match outcome {
+            Ok(part) => {
+                appended.counted += u64::from(part.counted);
+                appended.duplicates += u64::from(part.duplicates);
+                appended.positions.push((*shard, part.index));
+            }
+            Err(error) => {
+                failures += 1;
+                failed.get_or_insert(error);
+            }
+        }
+    }
+    let Some(error) = failed else { return Ok(appended) };
+    let problem = if appended.positions.is_empty() {
+        Problem::new(error.code(), error.to_string())
+    } else {
+        let detail = format!("{failures} of {} shards did not confirm ({error}); send the whole batch again", shards.len());
+        Problem::new(ErrorCode::PartlyDurable, detail)
+    };
+    Err((appended, problem.retry_after_ms(RETRY_AFTER_MS)))
+}
+
+/// Takes room for a piece of work that is not a request body.
+async fn room_for(admission: &Admission, bytes: usize) -> Result<Room, Problem> {
+    admission.enter(bytes).await.map_err(refused)
+}
+
+#[cfg(test)]
+mod tests;

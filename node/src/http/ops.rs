@@ -1,16 +1,188 @@
-//! `/health`, `/ready`.
+//! `/health`, `/ready`, `/metrics`.
 
-use axum::Router;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use tallymesh_actors::ShardStatus;
+use tallymesh_protocol::error::{ErrorCode, Problem};
+use tallymesh_protocol::time::rfc3339;
 
-use super::AppState;
+use super::{App, AppState, HttpProblem};
+use crate::metrics::{Exposition, Kind, ProcessUse};
 
 pub fn router() -> Router<AppState> {
-    Router::new().route("/ready", get(ready))
+    Router::new().route("/health", get(health)).route("/ready", get(ready)).route("/metrics", get(metrics))
 }
 
-async fn ready(State(app): State<AppState>) -> StatusCode {
-    if app.mesh.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    Ok,
+    /// Something needs a look, but most of it works.
+    Degraded,
+    /// Nothing can be written.
+    Failing,
+}
+
+#[derive(Serialize)]
+struct Health {
+    status: Status,
+    /// Why it is not `ok`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reasons: Vec<String>,
+    /// Events whose windows are still open.
+    buffered_events: u64,
+    /// The last time that a shard wrote a snapshot.
+    last_flush: Option<String>,
+    node: String,
+    version: &'static str,
+    shards: ShardCounts,
+}
+
+#[derive(Serialize)]
+struct ShardCounts {
+    total: usize,
+    leading: usize,
+    stopped: usize,
+}
+
+async fn health(State(app): State<AppState>) -> (StatusCode, Json<Health>) {
+    let health = Health::of(&app);
+    let code = if health.status == Status::Failing { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    (code, Json(health))
+}
+
+impl Health {
+    fn of(app: &App) -> Self {
+        let shards = app.mesh.status();
+        let stopped: Vec<&ShardStatus> = shards.iter().filter(|s| s.stopped.is_some()).collect();
+        let leading = shards.iter().filter(|s| s.leader.is_some() && s.stopped.is_none()).count();
+        let mut reasons: Vec<String> =
+            stopped.iter().map(|s| format!("shard {} stopped: {}", s.shard, s.stopped.as_deref().unwrap_or_default())).collect();
+        if leading + stopped.len() < shards.len() {
+            reasons.push(format!("{} shards have no leader", shards.len() - leading - stopped.len()));
+        }
+        if app.space.is_read_only() {
+            reasons.push(format!("the disk is nearly full ({} bytes free): writes are refused", app.space.space().free_bytes));
+        }
+        if app.life.is_draining() {
+            reasons.push("the node is shutting down".to_owned());
+        }
+        let status = match (reasons.is_empty(), leading) {
+            (true, _) => Status::Ok,
+            (false, 0) => Status::Failing,
+            (false, _) => Status::Degraded,
+        };
+        Self {
+            status,
+            reasons,
+            buffered_events: shards.iter().map(|s| s.open_rows).sum(),
+            last_flush: shards.iter().filter_map(|s| s.last_snapshot_ms).max().map(rfc3339),
+            node: app.config.node.name.clone(),
+            version: env!("CARGO_PKG_VERSION"),
+            shards: ShardCounts { total: shards.len(), leading, stopped: stopped.len() },
+        }
+    }
+}
+
+async fn ready(State(app): State<AppState>) -> Result<&'static str, HttpProblem> {
+    if app.life.is_draining() {
+        return Err(Problem::new(ErrorCode::ShuttingDown, "the node finishes what it has and takes no new work").into());
+    }
+    if !app.mesh.is_ready() {
+        return Err(Problem::new(ErrorCode::ShardUnavailable, "not every shard can take writes; /health tells more").into());
+    }
+    Ok("ready\n")
+}
+
+#[derive(Deserialize)]
+struct MetricsParams {
+    name: Option<String>,
+}
+
+async fn metrics(State(app): State<AppState>, Query(params): Query<MetricsParams>) -> Result<Response, HttpProblem> {
+    if let Some(name) = params.name {
+        let detail = format!("numbers of `{name}` are at /v1/query?metric=...; without `name` this page shows the node's own metrics");
+        return Err(Problem::new(ErrorCode::BadParameter, detail).field("name").into());
+    }
+    let mut out = Exposition::default();
+    app.metrics.expose(app.monotonic(), &mut out);
+    expose_node(&app, &mut out);
+    expose_shards(&app.mesh.status(), &mut out);
+    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], out.finish()).into_response())
+}
+
+fn expose_node(app: &App, out: &mut Exposition) {
+    use Kind::{Counter, Gauge};
+    out.family("tallymesh_build_info", Gauge, "The running version.");
+    out.sample("tallymesh_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+    let door = app.ingest.admission();
+    out.single("tallymesh_admission_held_bytes", Gauge, "Bytes of requests not answered yet.", door.held_bytes as f64);
+    out.single("tallymesh_admission_limit_bytes", Gauge, "Most that they may be.", door.limit_bytes as f64);
+    out.single("tallymesh_admission_waiting", Gauge, "Requests that wait for room.", door.waiting as f64);
+    out.single("tallymesh_admission_waited_total", Counter, "Requests that had to wait for room.", door.waited as f64);
+    out.single("tallymesh_admission_refused_total", Counter, "Requests refused for want of room.", door.refused as f64);
+    let letters = app.dead_letters.stats();
+    out.single("tallymesh_dead_letters", Gauge, "Refused events kept.", letters.count as f64);
+    out.single("tallymesh_dead_letter_bytes", Gauge, "Bytes of refused events kept.", letters.bytes as f64);
+    out.single("tallymesh_dead_letters_dropped_total", Counter, "Refused events that made room for newer ones.", letters.dropped as f64);
+    out.single("tallymesh_dead_letter_failures_total", Counter, "Failed writes of the dead-letter store.", letters.failures as f64);
+    let space = app.space.space();
+    out.single("tallymesh_disk_free_bytes", Gauge, "Room left on the disk of the data directory.", space.free_bytes as f64);
+    out.single("tallymesh_disk_total_bytes", Gauge, "Size of that disk.", space.total_bytes as f64);
+    out.single(
+        "tallymesh_disk_read_only",
+        Gauge,
+        "1 while writes are refused because the disk is nearly full.",
+        f64::from(u8::from(app.space.is_read_only())),
+    );
+    out.single(
+        "tallymesh_ready",
+        Gauge,
+        "1 when every shard can take writes.",
+        f64::from(u8::from(app.mesh.is_ready() && !app.life.is_draining())),
+    );
+    let process = ProcessUse::read();
+    out.single("process_cpu_seconds_total", Counter, "User and system time.", process.cpu_seconds);
+    out.single("process_resident_memory_bytes", Gauge, "Resident memory.", process.resident_bytes as f64);
+    out.single("process_open_fds", Gauge, "Open files.", process.open_files as f64);
+    out.single("process_threads", Gauge, "Threads.", process.threads as f64);
+}
+
+type ShardGauge = (&'static str, Kind, &'static str, fn(&ShardStatus) -> f64);
+
+const SHARD_GAUGES: [ShardGauge; 18] = [
+    ("tallymesh_shard_events_total", Kind::Counter, "Events counted since the shard was made.", |s| s.events as f64),
+    ("tallymesh_shard_duplicates_total", Kind::Counter, "Events that had been counted before.", |s| s.duplicates as f64),
+    ("tallymesh_shard_older_than_horizon_total", Kind::Counter, "First arrivals older than the dedup horizon.", |s| {
+        s.older_than_horizon as f64
+    }),
+    ("tallymesh_shard_up", Kind::Gauge, "1 while the shard works.", |s| f64::from(u8::from(s.stopped.is_none()))),
+    ("tallymesh_shard_queued_bytes", Kind::Gauge, "Batches waiting for the log.", |s| s.queued_bytes as f64),
+    ("tallymesh_shard_log_index", Kind::Gauge, "Last entry of the log.", |s| s.last_log_index as f64),
+    ("tallymesh_shard_committed_index", Kind::Gauge, "Last committed entry.", |s| s.committed_index as f64),
+    ("tallymesh_shard_applied_index", Kind::Gauge, "Last applied entry.", |s| s.applied_index as f64),
+    ("tallymesh_shard_snapshot_index", Kind::Gauge, "Last entry that a snapshot covers.", |s| s.snapshot_index as f64),
+    ("tallymesh_shard_open_rows", Kind::Gauge, "Events whose windows are open.", |s| s.open_rows as f64),
+    ("tallymesh_shard_blocks", Kind::Gauge, "Sealed blocks of windows.", |s| s.blocks as f64),
+    ("tallymesh_shard_windows", Kind::Gauge, "Windows in sealed blocks.", |s| s.windows as f64),
+    ("tallymesh_shard_window_bytes", Kind::Gauge, "Bytes of windows, open and sealed.", |s| s.window_bytes as f64),
+    ("tallymesh_shard_keys", Kind::Gauge, "Metric keys.", |s| s.keys as f64),
+    ("tallymesh_shard_dedup_entries", Kind::Gauge, "Event ids remembered.", |s| s.dedup_entries as f64),
+    ("tallymesh_shard_dedup_memory_bytes", Kind::Gauge, "Memory of those.", |s| s.dedup_memory_bytes as f64),
+    ("tallymesh_shard_dedup_disk_bytes", Kind::Gauge, "Disk of those.", |s| s.dedup_disk_bytes as f64),
+    ("tallymesh_shard_snapshot_bytes", Kind::Gauge, "Disk of the last snapshot.", |s| s.snapshot_bytes as f64),
+];
+
+fn expose_shards(shards: &[ShardStatus], out: &mut Exposition) {
+    for (name, kind, help, value) in SHARD_GAUGES {
+        out.family(name, kind, help);
+        for shard in shards {
+            out.sample(name, &[("shard", &shard.shard.to_string())], value(shard));
+        }
+    }
 }

@@ -1,17 +1,36 @@
-//! The listener.
+//! The listener: a bounded number of connections, each bounded in what it may hold and how long it may dawdle; HTTP/1.1 and HTTP/2 on one port.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use tokio::net::TcpListener;
+use axum::Router;
+use axum::body::Body;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
 
 use super::{AppState, router};
+use crate::limits::{ACCEPT_PAUSE, CONNECTION_BUFFER_BYTES_MAX, HTTP2_PING_INTERVAL, HTTP2_PING_TIMEOUT, HTTP2_STREAMS_MAX};
 
 pub struct Server {
+    app: AppState,
     address: SocketAddr,
+    /// No new connections; open ones finish what they are at.
     stop: CancellationToken,
-    task: JoinHandle<()>,
+    /// Whatever is left ends now.
+    abort: CancellationToken,
+    accepting: JoinHandle<()>,
+    connections: TaskTracker,
 }
 
 impl Server {
@@ -21,22 +40,132 @@ impl Server {
         TcpListener::bind(addr).await
     }
 
-    pub fn start(listener: TcpListener, app: AppState) -> Self {
-        let address = listener.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
-        let stop = CancellationToken::new();
-        let stopped = stop.clone();
-        let task = tokio::spawn(async move {
-            let _ = axum::serve(listener, router(app)).with_graceful_shutdown(stopped.cancelled_owned()).await;
-        });
-        Self { address, stop, task }
+    /// # Errors
+    /// The listener has no address any more.
+    pub fn start(listener: TcpListener, app: AppState) -> std::io::Result<Self> {
+        let address = listener.local_addr()?;
+        let (stop, abort, connections) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+        let accepting = tokio::spawn(accept(listener, Connections::new(app.clone(), stop.clone(), abort.clone(), connections.clone())));
+        Ok(Self { app, address, stop, abort, accepting, connections })
     }
 
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    pub async fn shutdown(self) {
+    /// Closes the listener and waits until open requests are answered, at most `drain_timeout`.
+    pub async fn shutdown(self, drain_timeout: Duration) {
         self.stop.cancel();
-        let _ = self.task.await;
+        // Its only way to fail is a panic, which has been printed.
+        let _ = self.accepting.await;
+        self.connections.close();
+        if tokio::time::timeout(drain_timeout, self.connections.wait()).await.is_err() {
+            let open = self.app.metrics.connections.load(Ordering::Relaxed);
+            tracing::warn!(open, "connections did not finish in time and are cut");
+            self.abort.cancel();
+            self.connections.wait().await;
+        }
+    }
+}
+
+/// What every connection shares.
+struct Connections {
+    app: AppState,
+    router: Router,
+    builder: Builder<TokioExecutor>,
+    places: Arc<Semaphore>,
+    stop: CancellationToken,
+    abort: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Connections {
+    fn new(app: AppState, stop: CancellationToken, abort: CancellationToken, tasks: TaskTracker) -> Self {
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(app.config.http.header_timeout.duration())
+            .max_buf_size(CONNECTION_BUFFER_BYTES_MAX);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(HTTP2_STREAMS_MAX)
+            .keep_alive_interval(HTTP2_PING_INTERVAL)
+            .keep_alive_timeout(HTTP2_PING_TIMEOUT);
+        let places = Arc::new(Semaphore::new(app.config.http.connections_max));
+        Self { router: router(app.clone()), app, builder, places, stop, abort, tasks }
+    }
+
+    fn serve(&self, stream: TcpStream, place: OwnedSemaphorePermit) {
+        let (builder, router, app) = (self.builder.clone(), self.router.clone(), self.app.clone());
+        let (stop, abort) = (self.stop.clone(), self.abort.clone());
+        self.tasks.spawn(async move {
+            let _place = place;
+            app.metrics.connections.fetch_add(1, Ordering::Relaxed);
+            // Answers are written whole; waiting for more to send only adds latency.
+            let _ = stream.set_nodelay(true);
+            tokio::select! {
+                () = connection(builder, router, stream, stop, app.config.http.header_timeout.duration()) => {}
+                () = abort.cancelled() => {}
+            }
+            app.metrics.connections.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+}
+
+async fn accept(listener: TcpListener, connections: Connections) {
+    loop {
+        // A place first: beyond the limit, connections wait in the kernel's bounded queue.
+        let next = async {
+            let place = connections.places.clone().acquire_owned().await;
+            (listener.accept().await, place)
+        };
+        tokio::select! {
+            () = connections.stop.cancelled() => return,
+            (accepted, place) = next => match (accepted, place) {
+                (Ok((stream, _)), Ok(place)) => connections.serve(stream, place),
+                (Err(error), _) => {
+                    tracing::warn!(%error, "cannot take a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+                // The semaphore is never closed.
+                (Ok(_), Err(_)) => return,
+            },
+        }
+    }
+}
+
+async fn connection(builder: Builder<TokioExecutor>, router: Router, stream: TcpStream, stop: CancellationToken, first_request: Duration) {
+    let spoken = Arc::new(AtomicBool::new(false));
+    let service = {
+        let spoken = spoken.clone();
+        router.map_request(move |request: Request<Incoming>| {
+            spoken.store(true, Ordering::Relaxed);
+            request.map(Body::new)
+        })
+    };
+    let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
+    tokio::pin!(serving);
+    // The HTTP engine times the heads of HTTP/1 requests, but not the bytes that tell which version it is to be.
+    let silent = tokio::time::sleep(first_request);
+    tokio::pin!(silent);
+    let mut is_timed = true;
+    let mut is_stopping = false;
+    loop {
+        tokio::select! {
+            // Errors here are the peer's: gone away, or not speaking HTTP.
+            _ = serving.as_mut() => return,
+            () = stop.cancelled(), if !is_stopping => {
+                is_stopping = true;
+                serving.as_mut().graceful_shutdown();
+            }
+            () = silent.as_mut(), if is_timed => {
+                is_timed = false;
+                if !spoken.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+        }
     }
 }

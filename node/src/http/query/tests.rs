@@ -2,16 +2,16 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::json;
-use tallymesh_actors::Mesh;
 use tower::ServiceExt;
 
 use super::*;
-use crate::boot::{Machine, mesh_options};
+use crate::boot::{Machine, RunningNode};
 use crate::config::Config;
-use crate::http::{App, router};
+use crate::http::router;
+use crate::limits::SMALL_BODY_BYTES_MAX;
 
 struct Node {
-    app: AppState,
+    running: RunningNode,
     _dir: tempfile::TempDir,
 }
 
@@ -26,14 +26,14 @@ async fn node() -> Node {
         )
         .expect("valid"),
     ];
-    let machine = Machine::this_one();
-    let mesh = Mesh::start(mesh_options(&config, &machine)).await.expect("starts");
-    Node { app: App::new(config, machine, mesh), _dir: dir }
+    config.http.addr = "127.0.0.1:0".to_owned();
+    let running = RunningNode::start(config, Machine::this_one()).await.expect("starts");
+    Node { running, _dir: dir }
 }
 
 impl Node {
     async fn send(&self, request: Request<Body>) -> (StatusCode, Value) {
-        let response = router(self.app.clone()).oneshot(request).await.expect("infallible");
+        let response = router(self.running.app().clone()).oneshot(request).await.expect("infallible");
         let status = response.status();
         let body = response.into_body().collect().await.expect("a body").to_bytes();
         (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
@@ -73,7 +73,7 @@ async fn refusals_name_the_code_the_field_and_what_was_meant() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_that_are_no_query_are_refused() {
     let node = node().await;
-    let long = "x".repeat(QUERY_BODY_BYTES_MAX + 1);
+    let long = "x".repeat(SMALL_BODY_BYTES_MAX + 1);
     let many = json!({"queries": vec![json!({}); QUERIES_MAX + 1]}).to_string();
     for (body, status, code) in [
         (" ", 400, "empty_body"),

@@ -1,0 +1,112 @@
+//! `POST /v1/events` and its alias `/events`.
+
+use axum::Json;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use tallymesh_protocol::body::BodyFormat;
+use tallymesh_protocol::error::{ErrorCode, Problem};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use super::{AppState, HttpProblem, RequestId};
+use crate::ingest::decode::Encoding;
+use crate::ingest::{Ack, AckStatus, IngestRequest};
+use crate::limits::IDEMPOTENCY_KEY_BYTES_MAX;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Browsers may send events from other origins; everything else is same-origin, so that a web page cannot read this node's numbers.
+pub fn router(origins: &[String]) -> Router<AppState> {
+    let origin = if origins.iter().any(|o| o == "*") {
+        AllowOrigin::any()
+    } else {
+        // Checked at boot to be header values.
+        AllowOrigin::list(origins.iter().filter_map(|o| HeaderValue::from_str(o).ok()))
+    };
+    let cors = CorsLayer::new()
+        .allow_origin(origin)
+        .allow_methods([Method::POST])
+        .allow_headers([
+            AUTHORIZATION,
+            CONTENT_TYPE,
+            CONTENT_ENCODING,
+            IDEMPOTENCY_KEY,
+            REQUEST_ID,
+            HeaderName::from_static("schema-version"),
+            HeaderName::from_static("x-schema-version"),
+        ])
+        .expose_headers([REQUEST_ID, RETRY_AFTER])
+        .max_age(std::time::Duration::from_secs(3_600));
+    Router::new().route("/v1/events", post(events)).route("/events", post(events)).layer(cors)
+}
+
+async fn events(State(app): State<AppState>, request_id: RequestId, headers: HeaderMap, body: Body) -> Result<Response, HttpProblem> {
+    let request = IngestRequest {
+        format: format_of(&headers)?,
+        encoding: encoding_of(&headers)?,
+        content_length: headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok()),
+        idempotency_key: idempotency_key(&headers)?,
+        request_id: request_id.0,
+        body,
+    };
+    let ack = app.ingest.accept(request).await?;
+    Ok(answer(ack))
+}
+
+fn answer(ack: Ack) -> Response {
+    let status = match ack.status {
+        AckStatus::Accepted => StatusCode::OK,
+        AckStatus::Rejected => StatusCode::UNPROCESSABLE_ENTITY,
+    };
+    (status, Json(ack)).into_response()
+}
+
+/// Without a content type the body is taken for JSON; so is `text/plain`, which is what `navigator.sendBeacon` sends.
+fn format_of(headers: &HeaderMap) -> Result<BodyFormat, Problem> {
+    let text = match headers.get(CONTENT_TYPE) {
+        None => return Ok(BodyFormat::Json),
+        Some(value) => value.to_str().unwrap_or("?"),
+    };
+    let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match essence.as_str() {
+        "" | "application/json" | "text/plain" | "text/json" => Ok(BodyFormat::Json),
+        "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonlines" => Ok(BodyFormat::NdJson),
+        other => {
+            let shown: String = other.chars().take(100).collect();
+            Err(Problem::new(
+                ErrorCode::UnsupportedMediaType,
+                format!("`{shown}` is not supported; send `Content-Type: application/json` or `application/x-ndjson`"),
+            )
+            .field("Content-Type"))
+        }
+    }
+}
+
+fn encoding_of(headers: &HeaderMap) -> Result<Encoding, Problem> {
+    let mut values = headers.get_all(CONTENT_ENCODING).iter();
+    let first = values.next().map(|v| v.to_str().unwrap_or("?"));
+    if values.next().is_some() {
+        return Err(
+            Problem::new(ErrorCode::UnsupportedEncoding, "one encoding at most: gzip, zstd, lz4 or identity").field("Content-Encoding")
+        );
+    }
+    Encoding::parse(first)
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    match value.to_str() {
+        Ok(key) if !key.trim().is_empty() && key.len() <= IDEMPOTENCY_KEY_BYTES_MAX => Ok(Some(key.to_owned())),
+        _ => Err(Problem::new(
+            ErrorCode::BadRequest,
+            format!("an idempotency key is 1 to {IDEMPOTENCY_KEY_BYTES_MAX} printable ASCII characters"),
+        )
+        .field("Idempotency-Key")
+        .limit(IDEMPOTENCY_KEY_BYTES_MAX as u64)),
+    }
+}

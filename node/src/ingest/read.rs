@@ -1,0 +1,113 @@
+//! Takes a body apart: decode, split, parse, judge and encode in one pass, in windows; a body never exists whole once it is unpacked.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tallymesh_actors::tail::TailEvent;
+use tallymesh_protocol::body::{BodyFormat, BodyLimits, BodyParser, EventSink};
+use tallymesh_protocol::definition::DefinitionSet;
+use tallymesh_protocol::encode::{BatchEncoder, Door, Encoded, GeneratedIds};
+use tallymesh_protocol::error::Problem;
+use tallymesh_protocol::event::{Event, RejectCode, Rejection};
+use tallymesh_storage::dead_letters::NewLetter;
+
+use super::ack::{Refusal, Refusals};
+use super::decode::{Encoding, decode};
+use crate::limits::{LETTER_EXCERPT_BYTES, REQUEST_LETTER_BYTES_MAX};
+
+/// Everything that reading one body depends on.
+pub struct Reading {
+    pub format: BodyFormat,
+    pub encoding: Encoding,
+    pub limits: BodyLimits,
+    pub letter_bytes_max: usize,
+    pub shards: u16,
+    pub definitions: Arc<DefinitionSet>,
+    pub door: Door,
+    pub ids: GeneratedIds,
+    pub request_id: String,
+    /// Whether somebody watches accepted events.
+    pub is_watched: bool,
+}
+
+/// What a body held.
+pub struct Batch {
+    pub encoded: Encoded,
+    pub letters: Vec<NewLetter>,
+    pub refusals: Refusals,
+    pub watched: Vec<TailEvent>,
+    pub decoded_bytes: u64,
+}
+
+impl Batch {
+    /// What it holds on to, in bytes, give or take its small change.
+    pub fn memory_bytes(&self) -> usize {
+        let parts: usize = self.encoded.parts.iter().map(|(_, bytes)| bytes.len()).sum();
+        let letters: usize = self.letters.iter().map(|l| l.raw.len() + size_of::<NewLetter>()).sum();
+        let watched: usize = self.watched.iter().map(|w| w.json.len()).sum();
+        parts + letters + watched
+    }
+}
+
+impl Reading {
+    /// # Errors
+    /// The body as a whole is refused.
+    pub fn read(self, pieces: Vec<Bytes>) -> Result<Batch, Problem> {
+        let mut sink = Sink {
+            encoder: BatchEncoder::new(self.shards, self.definitions.clone(), self.door, self.ids.clone()),
+            letters: Vec::new(),
+            letter_bytes: 0,
+            refusals: Refusals::default(),
+            watched: self.is_watched.then(Vec::new),
+            reading: &self,
+        };
+        let mut parser = BodyParser::new(self.format, self.limits);
+        let mut decoded_bytes = 0;
+        decode(self.encoding, pieces, &mut |window| {
+            decoded_bytes += window.len() as u64;
+            parser.feed(window, &mut sink)
+        })?;
+        parser.finish(&mut sink)?;
+        let Sink { encoder, letters, refusals, watched, .. } = sink;
+        Ok(Batch { encoded: encoder.finish(), letters, refusals, watched: watched.unwrap_or_default(), decoded_bytes })
+    }
+}
+
+struct Sink<'a> {
+    reading: &'a Reading,
+    encoder: BatchEncoder,
+    letters: Vec<NewLetter>,
+    letter_bytes: usize,
+    refusals: Refusals,
+    watched: Option<Vec<TailEvent>>,
+}
+
+impl EventSink for Sink<'_> {
+    fn event(&mut self, index: u32, event: &Event<'_>) {
+        match self.encoder.push(index, event) {
+            Ok(()) => {
+                if let Some(watched) = &mut self.watched {
+                    watched.push(TailEvent::new(event, self.reading.door.now_ms));
+                }
+            }
+            Err(rejection) => self.reject(index, rejection, event.raw.as_bytes()),
+        }
+    }
+
+    fn reject(&mut self, index: u32, rejection: Rejection, raw: &[u8]) {
+        let left = REQUEST_LETTER_BYTES_MAX.saturating_sub(self.letter_bytes).max(LETTER_EXCERPT_BYTES);
+        let kept = &raw[..raw.len().min(self.reading.letter_bytes_max).min(left)];
+        self.letter_bytes += kept.len();
+        self.letters.push(NewLetter {
+            arrived_ms: self.reading.door.now_ms,
+            request_id: self.reading.request_id.clone(),
+            index,
+            rejection: rejection.clone(),
+            raw: Bytes::copy_from_slice(kept),
+            // A too large event came cut already.
+            truncated: kept.len() < raw.len() || rejection.code == RejectCode::TooLarge,
+            event_id: self.reading.ids.id(index),
+        });
+        self.refusals.add(Refusal { index, rejection });
+    }
+}
