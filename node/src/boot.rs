@@ -102,7 +102,7 @@ async fn open_dead_letters(config: &Config, dir: PathBuf) -> Result<DeadLetters,
     }
 }
 
-fn mesh_options(config: &Config, machine: &Machine) -> MeshOptions {
+pub(crate) fn mesh_options(config: &Config, machine: &Machine) -> MeshOptions {
     MeshOptions {
         disk: machine.disk.clone(),
         clock: machine.clock.clone(),

@@ -63,6 +63,7 @@ impl App {
             free_bytes_min: config.disk.readonly_below.0,
             free_permille_min: (config.disk.readonly_below_percent * 10.0) as u64,
         };
+        let queries = query::Gate::new(config.query.concurrency, config.query.waiters_max);
         let outlets = Outlets {
             dead_letters,
             tail: TailHub::new(config.tail.buffer_events, config.tail.subscribers_max),
@@ -71,8 +72,8 @@ impl App {
             numbers: Arc::new(UniqueNumbers::new()?),
         };
         let ingest = Ingest::new(&config, machine.clock.clone(), mesh.clone(), outlets.clone());
-        let Outlets { dead_letters, tail, metrics, space, numbers } = outlets;
         let queries = query::Gate::new(config.query.concurrency, config.query.waiters_max);
+        let Outlets { dead_letters, tail, metrics, space, numbers } = outlets;
         Ok(Arc::new(Self { config, machine, mesh, life: Life::default(), metrics, space, dead_letters, tail, numbers, ingest, queries }))
     }
 

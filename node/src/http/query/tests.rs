@@ -2,16 +2,18 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::json;
+use tallymesh_actors::Mesh;
+use tallymesh_storage::dead_letters::{DeadLetterLimits, DeadLetters};
 use tower::ServiceExt;
 
 use super::*;
-use crate::boot::{Machine, RunningNode};
+use crate::boot::{Machine, mesh_options};
 use crate::config::Config;
-use crate::http::router;
+use crate::http::{App, router};
 use crate::limits::SMALL_BODY_BYTES_MAX;
 
 struct Node {
-    running: RunningNode,
+    app: AppState,
     _dir: tempfile::TempDir,
 }
 
@@ -26,14 +28,15 @@ async fn node() -> Node {
         )
         .expect("valid"),
     ];
-    config.http.addr = "127.0.0.1:0".to_owned();
-    let running = RunningNode::start(config, Machine::this_one()).await.expect("starts");
-    Node { running, _dir: dir }
+    let machine = Machine::this_one();
+    let mesh = Mesh::start(mesh_options(&config, &machine)).await.expect("starts");
+    let letters = DeadLetters::open(&dir.path().join("letters"), DeadLetterLimits { bytes_max: 1 << 20, count_max: 100 }).expect("opens");
+    Node { app: App::new(config, machine, mesh, letters).expect("randomness"), _dir: dir }
 }
 
 impl Node {
     async fn send(&self, request: Request<Body>) -> (StatusCode, Value) {
-        let response = router(self.running.app().clone()).oneshot(request).await.expect("infallible");
+        let response = router(self.app.clone()).oneshot(request).await.expect("infallible");
         let status = response.status();
         let body = response.into_body().collect().await.expect("a body").to_bytes();
         (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
