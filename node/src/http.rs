@@ -63,7 +63,6 @@ impl App {
             free_bytes_min: config.disk.readonly_below.0,
             free_permille_min: (config.disk.readonly_below_percent * 10.0) as u64,
         };
-        let queries = query::Gate::new(config.query.concurrency, config.query.waiters_max);
         let outlets = Outlets {
             dead_letters,
             tail: TailHub::new(config.tail.buffer_events, config.tail.subscribers_max),
