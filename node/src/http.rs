@@ -72,7 +72,6 @@ impl App {
             numbers: Arc::new(UniqueNumbers::new()?),
         };
         let ingest = Ingest::new(&config, machine.clock.clone(), mesh.clone(), outlets.clone());
-        let queries = query::Gate::new(config.query.concurrency, config.query.waiters_max);
         let Outlets { dead_letters, tail, metrics, space, numbers } = outlets;
         Ok(Arc::new(Self { config, machine, mesh, life: Life::default(), metrics, space, dead_letters, tail, numbers, ingest, queries }))
     }
