@@ -43,7 +43,7 @@ impl Extent {
                 continue;
             }
             if self.in_string {
-                let Some(stop) = memchr::memchr2(b'"', b'\\', &bytes[at..]) else { return None };
+                let stop = memchr::memchr2(b'"', b'\\', &bytes[at..])?;
                 at += stop + 1;
                 if bytes[at - 1] == b'\\' {
                     self.escaped = true;

@@ -6,9 +6,12 @@ use crate::limits::JSON_DEPTH_MAX;
 
 const LIMITS: BodyLimits = BodyLimits { events_max: 100, event_bytes_max: 64, decoded_bytes_max: 1 << 20, depth: JSON_DEPTH_MAX };
 
-/// What came out, item by item: the event's name, or why not and the bytes kept.
+/// The event's name, or why not and the bytes kept.
+type Item = Result<String, (Code, Vec<u8>)>;
+
+/// What came out, item by item.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Seen(Vec<(u32, Result<String, (Code, Vec<u8>)>)>);
+struct Seen(Vec<(u32, Item)>);
 
 impl EventSink for Seen {
     fn event(&mut self, index: u32, event: &Event<'_>) {
@@ -34,7 +37,7 @@ fn whole(format: BodyFormat, body: impl AsRef<[u8]>) -> Result<(u32, Seen), Prob
 
 /// One letter an item: the name of an event, or the initial of its rejection in capitals.
 fn outline(seen: &Seen) -> String {
-    let letter = |(_, item): &(u32, Result<String, (Code, Vec<u8>)>)| match item {
+    let letter = |(_, item): &(u32, Item)| match item {
         Ok(name) => name.clone(),
         Err((code, _)) => format!("<{}>", code.as_str()),
     };
