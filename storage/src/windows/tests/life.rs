@@ -70,7 +70,7 @@ fn one_entry_cannot_open_more_rows_than_the_limit() {
 #[test]
 fn one_tick_merges_a_bounded_number_of_bytes_and_later_ones_the_rest() {
     let mut store = WindowStore::new(settings());
-    for hour in 0..48 {
+    for hour in 0..36 {
         for i in 0..15_000u64 {
             let time_ms = T0 + hour * HOUR_MS + i as i64;
             store.append(T0, Row { key: i as u32, time_ms, id: i, user: mix(i) | 1, session: mix(i) | 1, value: 0.5 });
