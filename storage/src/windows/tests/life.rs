@@ -167,6 +167,25 @@ fn a_save_writes_what_is_new_and_files_do_not_leak() {
 }
 
 #[test]
+fn a_file_that_is_mostly_dead_is_rewritten_by_the_next_save() {
+    let mut store = WindowStore::new(WindowSettings { retention_minute_ms: Some(2 * DAY_MS), ..settings() });
+    let mut files = MemoryFiles::default();
+    (0..9_000u64).for_each(|i| store.append(T0, row((i % 30) as u32, T0 + i as i64 * 9_000, i)));
+    (0..4).for_each(|n| store.tick(T0 + DAY_MS + n * LATENESS_MS));
+    let first = save(&mut store, &mut files);
+    let again = save(&mut store, &mut files);
+    assert_eq!(again.manifest.files, first.manifest.files, "nothing changed, nothing is written");
+    let before = total(&store, Grain::Hour, T0, T0 + DAY_MS, 30);
+    store.tick(T0 + 4 * DAY_MS);
+    assert_eq!(store.stats().windows[0], 0, "minutes are past their retention");
+    let second = save(&mut store, &mut files);
+    assert!(second.files().all(|f| first.files().all(|old| old != f)), "the old file is no longer needed");
+    files.keep_only(&second);
+    let loaded = WindowStore::load(&second.manifest, settings(), &files).expect("just written");
+    assert_eq!((total(&loaded, Grain::Hour, T0, T0 + DAY_MS, 30), before), (9_000, 9_000));
+}
+
+#[test]
 fn a_save_that_raced_with_compaction_marks_what_is_left() {
     let mut store = WindowStore::new(settings());
     let mut files = MemoryFiles::default();
