@@ -13,6 +13,9 @@ pub enum StorageError {
     /// An earlier write or sync failed: nothing is accepted any more until a restart has read back what is really there.
     #[error("stopped after a failed write: {0}")]
     Poisoned(String),
+    /// Nothing was written; the same request may be made again later.
+    #[error("the log has {queued_bytes} bytes waiting to be written, at most {limit_bytes}: try again later")]
+    Overloaded { queued_bytes: usize, limit_bytes: usize },
     #[error("{0}")]
     Invalid(String),
 }

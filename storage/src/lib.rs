@@ -9,6 +9,7 @@ mod error;
 pub mod files;
 pub mod shard;
 pub mod space;
+pub mod wal;
 pub mod windows;
 
 pub use error::StorageError;

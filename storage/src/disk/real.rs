@@ -14,8 +14,8 @@ use super::{Disk, DiskFile, READ_ALIGN, Space};
 /// Files longer than this are mapped by [`Disk::read`], shorter ones copied, in bytes: below it a copy costs less than the page faults.
 const COPY_BYTES_MAX: u64 = 1 << 20;
 
-/// Files are not preallocated: with a growing file `fdatasync` also commits the new length, but writing zeroes ahead costs the same journal
-/// commit for the extent and doubles the bytes written, and a log whose length is its content needs no guess at where it ends.
+/// Files are not preallocated: measured on ext4, `fdatasync` of a growing file, of one with allocated extents and of one with zeroes written ahead
+/// differ by less than the noise, and a log whose length is its content needs no guess at where it ends.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealDisk;
 

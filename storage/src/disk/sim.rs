@@ -61,7 +61,7 @@ pub struct SimDisk {
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct State {
     inodes: BTreeMap<u64, Inode>,
     next_inode: u64,
@@ -86,6 +86,11 @@ struct SimFile {
 impl SimDisk {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An independent copy of the disk as it is, to try several futures.
+    pub fn fork(&self) -> Self {
+        Self { state: Arc::new(Mutex::new(self.state.lock().clone())) }
     }
 
     pub fn counts(&self) -> OpCounts {

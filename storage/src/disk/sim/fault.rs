@@ -2,7 +2,7 @@
 
 use std::io;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Faults {
     /// Count of changing operations at which the power goes.
     pub cut_at: Option<u64>,

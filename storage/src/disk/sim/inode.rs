@@ -8,7 +8,7 @@ use super::fault::SplitMix;
 
 const SECTOR_BYTES: usize = 512;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Inode {
     cached: Vec<u8>,
     durable: Vec<u8>,
@@ -87,6 +87,7 @@ fn zero_sectors(bytes: &mut [u8], synced: usize, random: &mut SplitMix) {
     }
 }
 
+#[derive(Clone)]
 pub(super) enum NameChange {
     Create { path: PathBuf, inode: u64 },
     Rename { from: PathBuf, to: PathBuf, inode: u64 },

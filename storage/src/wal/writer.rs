@@ -1,0 +1,274 @@
+//! Writes what is queued: all of it, then one sync, then the callbacks. Synchronous and without a thread of its own, so that a simulation can step it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::format::{self, Kind, Place, RecordHead, record_bytes};
+use super::on_disk::GroupOnDisk;
+use super::request::{Op, Request};
+use super::segment::{self, OpenSegment};
+use super::shared::{Placed, Shared, Work, Written};
+use super::{MARK_AFTER_IDLE, WalOptions, checkpoint};
+use crate::StorageError;
+use crate::clock::Clock;
+use crate::disk::Disk;
+
+/// There is one for each log; whoever owns it drives it.
+pub struct WalWriter {
+    pub(super) shared: Arc<Shared>,
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    dir: PathBuf,
+    options: WalOptions,
+    groups: BTreeMap<u16, GroupOnDisk>,
+    /// Closed segments, oldest first: number and length.
+    closed: VecDeque<(u64, u64)>,
+    number: u64,
+    open: OpenSegment,
+    /// Where the open segment ends when the buffer has been written.
+    end: u32,
+    synced: u32,
+    /// Where the open segment's first record after its checkpoint is.
+    start: u32,
+    buffer: Vec<u8>,
+    /// A checkpoint is the last record.
+    is_marked: bool,
+    /// A segment may have become removable.
+    may_remove: bool,
+    /// A write or sync failed: nothing more is written, so that nothing later says that it had been synced.
+    has_failed: bool,
+}
+
+/// What recovery hands over.
+pub(super) struct WriterParts {
+    pub shared: Arc<Shared>,
+    pub disk: Arc<dyn Disk>,
+    pub clock: Arc<dyn Clock>,
+    pub dir: PathBuf,
+    pub options: WalOptions,
+    pub groups: BTreeMap<u16, GroupOnDisk>,
+    pub closed: VecDeque<(u64, u64)>,
+    pub number: u64,
+}
+
+impl WalWriter {
+    /// Starts a new segment.
+    pub(super) fn new(parts: WriterParts) -> Result<Self, StorageError> {
+        let WriterParts { shared, disk, clock, dir, options, groups, closed, number } = parts;
+        let open = segment::create(disk.as_ref(), &dir, number, &checkpoint::encode(groups.iter()))?;
+        let end = open.len;
+        let mut writer = Self {
+            shared,
+            disk,
+            clock,
+            dir,
+            options,
+            groups,
+            closed,
+            number,
+            open,
+            end,
+            synced: end,
+            start: end,
+            buffer: Vec::new(),
+            is_marked: true,
+            may_remove: true,
+            has_failed: false,
+        };
+        writer.remove_dead()?;
+        writer.report_segments(0);
+        Ok(writer)
+    }
+
+    /// Makes one batch of what is queued durable and tells the callers. Returns how many requests there were; 0 if nothing was queued.
+    pub fn step(&mut self) -> usize {
+        let batch = self.shared.take(self.options.batch_bytes_max);
+        let count = batch.len();
+        if count == 0 {
+            return 0;
+        }
+        match self.write(&batch) {
+            Ok(written) => {
+                self.shared.publish(written);
+                for request in batch {
+                    (request.done)(Ok(()));
+                }
+                if let Err(error) = self.remove_dead() {
+                    self.fail(&error, Vec::new());
+                }
+            }
+            Err(error) => self.fail(&error, batch),
+        }
+        count
+    }
+
+    /// Says on disk that everything so far is synced, unless that is said already.
+    pub fn mark(&mut self) {
+        if let Err(error) = self.write_mark() {
+            self.fail(&error, Vec::new());
+        }
+    }
+
+    pub(super) fn wait(&self) -> Work {
+        self.shared.wait(MARK_AFTER_IDLE)
+    }
+
+    fn fail(&mut self, error: &StorageError, batch: Vec<Request>) {
+        let reason = error.to_string();
+        self.has_failed = true;
+        tracing::error!(error = reason, "the log stops: nothing more is accepted until a restart");
+        let waiting = self.shared.poison(&reason);
+        for request in batch.into_iter().chain(waiting) {
+            (request.done)(Err(StorageError::Poisoned(reason.clone())));
+        }
+    }
+
+    fn write(&mut self, batch: &[Request]) -> Result<Written, StorageError> {
+        let mut written = Written { requests: batch.len() as u64, ..Written::default() };
+        for request in batch {
+            written.queue_bytes += request.bytes;
+            self.encode(request, &mut written)?;
+        }
+        self.flush()?;
+        if self.synced < self.end {
+            self.sync()?;
+        }
+        if self.buffer.capacity() > 2 * self.options.batch_bytes_max {
+            self.buffer = Vec::new();
+        }
+        Ok(written)
+    }
+
+    fn encode(&mut self, request: &Request, written: &mut Written) -> Result<(), StorageError> {
+        let (group, mut sequence) = (request.group, request.sequence);
+        match &request.op {
+            Op::Append(entries) => {
+                for entry in entries {
+                    let place = self.record(Kind::Append, group, sequence, entry.index, &entry.meta, &entry.body, written)?;
+                    self.group(group, sequence).append(entry.index, place.segment);
+                    written.placed.push(Placed { group, sequence, entry: entry.clone(), place });
+                    sequence = sequence.wrapping_add(1);
+                }
+            }
+            Op::Truncate { from } => {
+                self.record(Kind::Truncate, group, sequence, *from, &[], &[], written)?;
+                self.group(group, sequence).truncate(*from);
+                self.may_remove = true;
+            }
+            Op::Purge { upto, meta } => {
+                self.record(Kind::Purge, group, sequence, *upto, meta, &[], written)?;
+                self.group(group, sequence).purge(*upto, meta.clone());
+                self.may_remove = true;
+            }
+            Op::Vote(vote) => {
+                self.record(Kind::Vote, group, sequence, 0, vote, &[], written)?;
+                self.group(group, sequence).vote = Some(vote.clone());
+            }
+            Op::Meta(meta) => {
+                self.record(Kind::Meta, group, sequence, 0, meta, &[], written)?;
+                self.group(group, sequence).meta = Some(meta.clone());
+            }
+            Op::Nothing => {}
+        }
+        Ok(())
+    }
+
+    fn group(&mut self, group: u16, sequence: u32) -> &mut GroupOnDisk {
+        let group = self.groups.entry(group).or_default();
+        group.sequence = sequence;
+        group
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one record, at its only call sites above")]
+    fn record(
+        &mut self,
+        kind: Kind,
+        group: u16,
+        sequence: u32,
+        index: u64,
+        meta: &[u8],
+        body: &[u8],
+        written: &mut Written,
+    ) -> Result<Place, StorageError> {
+        let len = record_bytes(meta.len(), body.len()) as u32;
+        if self.end > self.start && u64::from(self.end) + u64::from(len) > self.options.segment_bytes {
+            self.roll()?;
+        }
+        let place = Place { segment: self.number, offset: self.end };
+        format::encode(&mut self.buffer, place, &RecordHead { kind, group, index, synced: self.synced, sequence }, meta, body);
+        self.end += len;
+        self.is_marked = false;
+        written.bytes += u64::from(len);
+        Ok(place)
+    }
+
+    /// Closes the segment, synced to its end, and starts the next.
+    fn roll(&mut self) -> Result<(), StorageError> {
+        self.flush()?;
+        self.sync()?;
+        let open = segment::create(self.disk.as_ref(), &self.dir, self.number + 1, &checkpoint::encode(self.groups.iter()))?;
+        self.closed.push_back((self.number, u64::from(self.end)));
+        self.number += 1;
+        (self.end, self.synced, self.start) = (open.len, open.len, open.len);
+        self.open = open;
+        self.is_marked = true;
+        self.may_remove = true;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), StorageError> {
+        if !self.buffer.is_empty() {
+            self.open.file.append(&self.buffer).map_err(|e| StorageError::io("append to", segment::path(&self.dir, self.number), e))?;
+            self.open.len = self.end;
+            self.buffer.clear();
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), StorageError> {
+        let before = self.clock.monotonic();
+        self.open.file.sync().map_err(|e| StorageError::io("sync", segment::path(&self.dir, self.number), e))?;
+        self.shared.record_sync(self.clock.monotonic().saturating_sub(before));
+        self.synced = self.end;
+        Ok(())
+    }
+
+    fn write_mark(&mut self) -> Result<(), StorageError> {
+        if self.is_marked || self.has_failed {
+            return Ok(());
+        }
+        let place = Place { segment: self.number, offset: self.end };
+        let groups = checkpoint::encode(self.groups.iter());
+        format::encode(&mut self.buffer, place, &segment::checkpoint_head(self.end), &[], &groups);
+        self.end += self.buffer.len() as u32;
+        self.is_marked = true;
+        self.flush()?;
+        self.sync()?;
+        self.report_segments(0);
+        Ok(())
+    }
+
+    /// Removes the segments before the first that is needed, oldest first, each for good before the next: the sequence never has a hole.
+    fn remove_dead(&mut self) -> Result<(), StorageError> {
+        let mut removed = 0;
+        if std::mem::take(&mut self.may_remove) {
+            let needed = self.groups.values().filter_map(GroupOnDisk::oldest_segment).min().unwrap_or(self.number);
+            while let Some(&(number, _)) = self.closed.front().filter(|(number, _)| *number < needed) {
+                let path = segment::path(&self.dir, number);
+                self.disk.remove(&path).map_err(|e| StorageError::io("remove", &path, e))?;
+                self.disk.sync_dir(&self.dir).map_err(|e| StorageError::io("sync", &self.dir, e))?;
+                self.closed.pop_front();
+                removed += 1;
+            }
+        }
+        self.report_segments(removed);
+        Ok(())
+    }
+
+    fn report_segments(&self, removed: u64) {
+        let oldest = self.closed.front().map_or(self.number, |(number, _)| *number);
+        let closed_bytes: u64 = self.closed.iter().map(|(_, bytes)| bytes).sum();
+        self.shared.record_segments(oldest, self.closed.len() as u64 + 1, closed_bytes + u64::from(self.end), removed);
+    }
+}
