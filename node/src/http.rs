@@ -33,7 +33,7 @@ use crate::metrics::Metrics;
 use crate::space::SpaceGate;
 use crate::unique::UniqueNumbers;
 
-pub use body::{body_problem, small_body};
+pub use body::{body_problem, discard, small_body};
 pub use context::RequestId;
 pub use problem::HttpProblem;
 pub use server::Server;
@@ -98,9 +98,7 @@ pub fn router(app: AppState) -> Router {
         .merge(cluster::router())
         .merge(home::router())
         .fallback(no_such_page)
-        .method_not_allowed_fallback(|| async {
-            HttpProblem::from(Problem::new(ErrorCode::MethodNotAllowed, "the `Allow` header lists what works here"))
-        })
+        .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(CatchPanicLayer::custom(context::panicked))
         .layer(axum::middleware::from_fn_with_state(app.clone(), context::frame))
         .with_state(app)

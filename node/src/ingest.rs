@@ -84,7 +84,6 @@ pub struct IngestRequest {
     pub content_length: Option<usize>,
     pub idempotency_key: Option<String>,
     pub request_id: String,
-    pub body: Body,
 }
 
 /// What the shards made of a request's batches.
@@ -141,10 +140,10 @@ impl Ingest {
     /// # Errors
     /// The request as a whole was refused, or is not known to be durable in full. All are safe to retry when the events have ids, or the request an
     /// idempotency key.
-    pub async fn accept(&self, request: IngestRequest) -> Result<Ack, Problem> {
+    pub async fn accept(&self, request: IngestRequest, body: &mut Body) -> Result<Ack, Problem> {
         let shared = &self.shared;
         shared.space.admit()?;
-        let (pieces, mut room) = collect::collect(&shared.admission, &shared.limits, request.content_length, request.body).await?;
+        let (pieces, mut room) = collect::collect(&shared.admission, &shared.limits, request.content_length, body).await?;
         shared.metrics.encoded_bytes.add(pieces.iter().map(|p| p.len() as u64).sum());
         let ids = match request.idempotency_key {
             Some(key) => GeneratedIds::Idempotency(key),

@@ -82,3 +82,14 @@ pub async fn small_body(body: Body) -> Result<Bytes, Problem> {
         Err(e) => Err(body_problem(axum::Error::new(e))),
     }
 }
+
+/// Reads on and throws away, up to `bytes_max` and until the body's deadline.
+pub async fn discard(body: &mut Body, bytes_max: usize) {
+    let mut left = bytes_max;
+    while let Some(Ok(frame)) = body.frame().await {
+        match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
+}

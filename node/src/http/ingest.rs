@@ -12,7 +12,8 @@ use tallymesh_protocol::body::BodyFormat;
 use tallymesh_protocol::error::{ErrorCode, Problem};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::{AppState, HttpProblem, RequestId};
+use super::problem::method_not_allowed;
+use super::{App, AppState, HttpProblem, RequestId, discard};
 use crate::ingest::decode::Encoding;
 use crate::ingest::{Ack, AckStatus, IngestRequest};
 use crate::limits::IDEMPOTENCY_KEY_BYTES_MAX;
@@ -42,20 +43,31 @@ pub fn router(origins: &[String]) -> Router<AppState> {
         ])
         .expose_headers([REQUEST_ID, RETRY_AFTER])
         .max_age(std::time::Duration::from_secs(3_600));
-    Router::new().route("/v1/events", post(events)).route("/events", post(events)).layer(cors)
+    let routes = Router::new().route("/v1/events", post(events)).route("/events", post(events));
+    // Said here already: a fallback set outside would stand before the layer, and preflight requests would end in it.
+    routes.method_not_allowed_fallback(method_not_allowed).layer(cors)
 }
 
-async fn events(State(app): State<AppState>, request_id: RequestId, headers: HeaderMap, body: Body) -> Result<Response, HttpProblem> {
+async fn events(State(app): State<AppState>, request_id: RequestId, headers: HeaderMap, mut body: Body) -> Result<Response, HttpProblem> {
+    match take(&app, request_id, &headers, &mut body).await {
+        Ok(ack) => Ok(answer(ack)),
+        Err(problem) => {
+            // A client that is still sending would see its connection break instead of the answer.
+            discard(&mut body, app.config.ingest.encoded_bytes_max.as_usize()).await;
+            Err(problem.into())
+        }
+    }
+}
+
+async fn take(app: &App, request_id: RequestId, headers: &HeaderMap, body: &mut Body) -> Result<Ack, Problem> {
     let request = IngestRequest {
-        format: format_of(&headers)?,
-        encoding: encoding_of(&headers)?,
+        format: format_of(headers)?,
+        encoding: encoding_of(headers)?,
         content_length: headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok()),
-        idempotency_key: idempotency_key(&headers)?,
+        idempotency_key: idempotency_key(headers)?,
         request_id: request_id.0,
-        body,
     };
-    let ack = app.ingest.accept(request).await?;
-    Ok(answer(ack))
+    app.ingest.accept(request, body).await
 }
 
 fn answer(ack: Ack) -> Response {

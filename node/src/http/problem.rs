@@ -3,7 +3,7 @@
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use tallymesh_protocol::error::Problem;
+use tallymesh_protocol::error::{ErrorCode, Problem};
 
 pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
@@ -28,4 +28,9 @@ impl IntoResponse for HttpProblem {
         response.extensions_mut().insert(self);
         response
     }
+}
+
+/// For routes that exist, but not with this method.
+pub async fn method_not_allowed() -> HttpProblem {
+    Problem::new(ErrorCode::MethodNotAllowed, "the `Allow` header lists what works here").into()
 }

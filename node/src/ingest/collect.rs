@@ -14,7 +14,7 @@ pub async fn collect(
     admission: &Admission,
     limits: &Limits,
     content_length: Option<usize>,
-    mut body: Body,
+    body: &mut Body,
 ) -> Result<(Vec<Bytes>, Room), Problem> {
     let max = limits.encoded_bytes_max;
     if content_length.is_some_and(|length| length > max) {

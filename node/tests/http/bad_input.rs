@@ -13,6 +13,9 @@ const GZIP: (&str, &str) = ("content-encoding", "gzip");
 const ZSTD: (&str, &str) = ("content-encoding", "zstd");
 const LZ4: (&str, &str) = ("content-encoding", "lz4");
 
+/// Name, headers, body, then the status and code to expect.
+type Case = (&'static str, &'static [(&'static str, &'static str)], Vec<u8>, u16, &'static str);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_kind_of_bad_input_has_its_status_and_code() {
     let node = TestNode::start().await;
@@ -24,7 +27,7 @@ async fn each_kind_of_bad_input_has_its_status_and_code() {
     let half = lz4(&bomb[..33 << 20]);
     let events = |n: usize| format!("[{}]", vec!["{\"event\":\"a\"}"; n].join(",")).into_bytes();
     let deep = format!("[{}1{}]", "[".repeat(100_000), "]".repeat(100_000));
-    let cases: Vec<(&str, &[(&str, &str)], Vec<u8>, u16, &str)> = vec![
+    let cases: Vec<Case> = vec![
         ("an empty body", &[JSON], vec![], 400, "empty_body"),
         ("white space", &[JSON], b" \n ".to_vec(), 400, "empty_body"),
         ("empty lines", &[NDJSON], b"\n\n".to_vec(), 400, "empty_body"),

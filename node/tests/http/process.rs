@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 
 use super::harness::small_config;
 
@@ -14,9 +14,13 @@ fn program() -> Command {
 }
 
 fn serve(dir: &Path) -> Command {
+    serve_on("127.0.0.1:0", dir)
+}
+
+fn serve_on(address: &str, dir: &Path) -> Command {
     let mut command = program();
     let free_disk = format!("disk.readonly_below={}", small_config(dir).disk.readonly_below);
-    command.args(["serve", "--http", "127.0.0.1:0", "--set", &free_disk, "--set", "cluster.shards=2"]);
+    command.args(["serve", "--http", address, "--set", &free_disk, "--set", "cluster.shards=2"]);
     command.arg("--data-dir").arg(dir.join("data"));
     command
 }
@@ -26,18 +30,37 @@ fn run(mut command: Command) -> (i32, String) {
     (status.code().expect("no signal"), String::from_utf8_lossy(&stderr).into_owned())
 }
 
-/// Starts it and reads its log up to the line that names the URL.
-fn started(mut command: Command) -> (Child, BufReader<std::process::ChildStderr>, String) {
-    let mut child = command.spawn().expect("starts");
-    let mut log = BufReader::new(child.stderr.take().expect("piped"));
-    let mut line = String::new();
-    loop {
-        line.clear();
-        assert!(log.read_line(&mut line).expect("UTF-8") > 0, "ended before it was ready");
-        if let Some(at) = line.find("http://") {
-            let url = line[at..].split([' ', '"', '\n', '\u{1b}']).next().expect("a URL").to_owned();
-            return (child, log, url);
+/// A running node; killed if a test leaves it behind.
+struct Running {
+    child: Child,
+    url: String,
+    /// Kept open: a log that nobody can write to would end the node.
+    log: BufReader<ChildStderr>,
+}
+
+impl Running {
+    /// Starts it and reads its log up to the line that names the URL.
+    fn start(mut command: Command) -> Self {
+        let mut child = command.spawn().expect("starts");
+        let log = BufReader::new(child.stderr.take().expect("piped"));
+        let mut running = Self { child, url: String::new(), log: log };
+        let mut line = String::new();
+        while running.url.is_empty() {
+            line.clear();
+            assert!(running.log.read_line(&mut line).expect("UTF-8") > 0, "ended before it was ready");
+            if let Some(at) = line.find("http://") {
+                running.url = line[at..].split([' ', '"', '\n', '\u{1b}']).next().expect("a URL").to_owned();
+            }
         }
+        running
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Already ended, as a rule.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -65,16 +88,15 @@ fn wrong_settings_exit_with_2_and_name_the_key() {
 fn a_signal_ends_it_with_0_and_what_cannot_start_exits_with_1() {
     let dir = tempfile::tempdir().expect("temporary directory");
     for signal in [rustix::process::Signal::TERM, rustix::process::Signal::INT] {
-        let (mut child, _log, url) = started(serve(dir.path()));
+        let mut node = Running::start(serve(dir.path()));
         let (code, error) = run(serve(dir.path()));
         assert!(code == 1 && error.contains(&dir.path().join("data").display().to_string()), "{code} {error}");
-        let mut same_port = serve(&dir.path().join("other"));
-        same_port.args(["--http", url.strip_prefix("http://").expect("a URL")]);
-        let (code, error) = run(same_port);
+        let port = node.url.strip_prefix("http://").expect("a URL");
+        let (code, error) = run(serve_on(port, &dir.path().join("other")));
         assert!(code == 1 && error.contains("--http"), "{code} {error}");
-        let id = rustix::process::Pid::from_child(&child);
+        let id = rustix::process::Pid::from_child(&node.child);
         rustix::process::kill_process(id, signal).expect("signalled");
-        assert_eq!(child.wait().expect("ended").code(), Some(0));
+        assert_eq!(node.child.wait().expect("ended").code(), Some(0));
     }
 }
 
