@@ -43,7 +43,7 @@ impl Running {
     fn start(mut command: Command) -> Self {
         let mut child = command.spawn().expect("starts");
         let log = BufReader::new(child.stderr.take().expect("piped"));
-        let mut running = Self { child, url: String::new(), log: log };
+        let mut running = Self { child, url: String::new(), log };
         let mut line = String::new();
         while running.url.is_empty() {
             line.clear();
