@@ -51,14 +51,13 @@ impl Node {
     /// When it exits or is not ready in time; its standard error is passed through.
     pub async fn start(client: &Client, address: &str, config: &Path, data_dir: &Path) -> Result<Self> {
         let mut child = Command::new(binary()?)
-            .args(["serve", "--http", address])
+            .args(["serve", "--http", address, "--set", "logs.level=warn"])
             .arg("--config")
             .arg(config)
             .arg("--data-dir")
             .arg(data_dir)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .env("RUST_LOG", "warn")
             .spawn()
             .context("starting tallymesh")?;
         let url = format!("http://{address}");

@@ -18,6 +18,7 @@ use tallymesh_chaos_tests::process::Node;
 const KILLS: usize = 10;
 const BATCH_EVENTS: usize = 700;
 const SEED: u64 = 2013;
+const KILL_MOMENT_US_MAX: u64 = 12_000;
 /// A batch may meet a kill, a restart and a busy moment; more tries than this mean that the node does not come back.
 const TRIES_MAX: usize = 20;
 const RANGE: [(&str, &str); 2] = [("from", "2013-01-01T00:00:00Z"), ("to", "2014-01-03T00:00:00Z")];
@@ -66,8 +67,8 @@ impl Import {
             let request = tokio::spawn(request);
             if kill {
                 kill = false;
-                // Somewhere between the first byte and the ack: the moment is not the same twice, and need not be.
-                let moment = Duration::from_micros(self.random.random_range(0..30_000));
+                // Somewhere between the first byte and shortly after the ack: the moment is not the same twice, and need not be.
+                let moment = Duration::from_micros(self.random.random_range(0..KILL_MOMENT_US_MAX));
                 let _ = tokio::time::timeout(moment, std::future::pending::<()>()).await;
                 self.kills += 1;
                 self.restart().await?;
