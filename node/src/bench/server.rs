@@ -99,9 +99,8 @@ impl ServerUnderTest {
         let started = Instant::now();
         let mut connection = Connection::open(&self.address).await?;
         loop {
-            let (_, body) = connection.get("/v1/cluster").await?;
-            let cluster: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-            match open_rows(&cluster) {
+            let (_, body) = connection.get("/health").await?;
+            match open_rows(&body) {
                 Some(0) => return Ok(()),
                 None => return Err(CliError::Failed("the node does not tell how many rows are open".to_owned())),
                 Some(rows) if started.elapsed() > within => {
@@ -167,16 +166,9 @@ impl Usage {
     }
 }
 
-/// Sum of every `open_rows` in the answer; nothing if there is none.
-fn open_rows(value: &serde_json::Value) -> Option<u64> {
-    match value {
-        serde_json::Value::Object(map) => {
-            let own = map.get("open_rows").and_then(serde_json::Value::as_u64);
-            own.into_iter().chain(map.values().filter_map(open_rows)).reduce(|a, b| a + b)
-        }
-        serde_json::Value::Array(items) => items.iter().filter_map(open_rows).reduce(|a, b| a + b),
-        _ => None,
-    }
+/// Rows in windows that are not sealed, from an answer of `/health`.
+fn open_rows(health: &[u8]) -> Option<u64> {
+    serde_json::from_slice::<serde_json::Value>(health).ok()?["buffered_events"].as_u64()
 }
 
 fn files(dir: &Path) -> Vec<(PathBuf, u64)> {
@@ -206,9 +198,8 @@ mod tests {
     }
 
     #[test]
-    fn open_rows_are_summed_over_shards_and_unknown_is_not_zero() {
-        let cluster = serde_json::json!({ "shards": [{ "open_rows": 3 }, { "state": { "open_rows": 4 } }], "nodes": [{}] });
-        assert_eq!(open_rows(&cluster), Some(7));
-        assert_eq!(open_rows(&serde_json::json!({ "shards": [{}] })), None);
+    fn open_rows_that_are_not_told_are_not_none() {
+        assert_eq!(open_rows(br#"{"status":"ok","buffered_events":7}"#), Some(7));
+        assert_eq!([open_rows(br#"{"status":"ok"}"#), open_rows(b"gone")], [None, None]);
     }
 }
