@@ -13,6 +13,9 @@ use crate::cli::CliError;
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const STOP_WITHIN: Duration = Duration::from_secs(60);
 const POLL_EVERY: Duration = Duration::from_millis(50);
+/// A node that uses so little for so long has nothing left to do but to tick.
+const QUIET_FOR: Duration = Duration::from_secs(2);
+const QUIET_CPU_SECONDS: f64 = 0.06;
 /// `/proc` tells CPU time in these on every Linux architecture (`USER_HZ`).
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -91,7 +94,7 @@ impl ServerUnderTest {
         (all.iter().map(|(_, bytes)| bytes).sum(), all.iter().filter(|(path, _)| is_log(path)).map(|(_, bytes)| bytes).sum())
     }
 
-    /// Waits until no shard holds open rows, that is until every window is sealed.
+    /// Waits until no shard holds open rows, that is until every window is sealed, and until the folding that follows has ended too.
     ///
     /// # Errors
     /// The node went away, does not tell, or takes longer than `within`.
@@ -101,12 +104,19 @@ impl ServerUnderTest {
         loop {
             let (_, body) = connection.get("/health").await?;
             match open_rows(&body) {
-                Some(0) => return Ok(()),
+                Some(0) => break,
                 None => return Err(CliError::Failed("the node does not tell how many rows are open".to_owned())),
                 Some(rows) if started.elapsed() > within => {
                     return Err(CliError::Failed(format!("{rows} rows are still open after {} s", within.as_secs())));
                 }
                 Some(_) => tokio::time::sleep(POLL_EVERY * 4).await,
+            }
+        }
+        loop {
+            let before = self.usage().cpu_seconds;
+            tokio::time::sleep(QUIET_FOR).await;
+            if self.usage().cpu_seconds - before <= QUIET_CPU_SECONDS || started.elapsed() > within {
+                return Ok(());
             }
         }
     }
