@@ -72,7 +72,7 @@ fn fast_fields(text: &str, levels: usize, fields: &mut Fields) -> Option<usize> 
             Some(field) => Some(field),
             None => {
                 let key = scanner.key()?;
-                if key.kind != scan::Kind::Text {
+                if key.kind() != scan::Kind::Text {
                     return None;
                 }
                 Field::of(key.of(text).as_bytes())

@@ -134,7 +134,7 @@ impl Fields {
     #[inline]
     pub fn event<'a>(&self, text: &'a str, raw: &'a str) -> Result<Event<'a>, Rejection> {
         let read = Reader { fields: self, text };
-        let metadata = match self.get(Field::Metadata).kind {
+        let metadata = match self.get(Field::Metadata).kind() {
             Kind::Absent => [Token::default(); 2],
             _ => read.metadata()?,
         };
@@ -159,7 +159,7 @@ impl Fields {
 /// Text of a checked string token.
 #[inline]
 pub(super) fn text_of(token: Token, text: &str) -> Option<Cow<'_, str>> {
-    match token.kind {
+    match token.kind() {
         Kind::Text => Some(Cow::Borrowed(token.of(text))),
         Kind::Escaped => serde_json::from_str(token.quoted(text)).ok().map(Cow::Owned),
         _ => None,
@@ -181,7 +181,7 @@ fn kind_name(kind: Kind) -> &'static str {
 
 #[cold]
 fn wrong_type(name: &str, wanted: &str, token: Token) -> Rejection {
-    Rejection::new(RejectCode::WrongType, Some(name), format!("`{name}` must be {wanted}, not {}", kind_name(token.kind)))
+    Rejection::new(RejectCode::WrongType, Some(name), format!("`{name}` must be {wanted}, not {}", kind_name(token.kind())))
 }
 
 #[cold]
@@ -198,12 +198,12 @@ impl<'a> Reader<'_, 'a> {
     /// A string of 1 to `limit` bytes without escapes: nearly every one, and within every rule but that of names.
     #[inline]
     fn plain(&self, token: Token, limit: usize) -> Option<Cow<'a, str>> {
-        (token.kind == Kind::Text && (1..=limit).contains(&token.len())).then(|| Cow::Borrowed(token.of(self.text)))
+        (token.kind() == Kind::Text && (1..=limit).contains(&token.len())).then(|| Cow::Borrowed(token.of(self.text)))
     }
 
     /// A string; null and absent are `None`.
     fn string(&self, token: Token, name: &str) -> Result<Option<Cow<'a, str>>, Rejection> {
-        match token.kind {
+        match token.kind() {
             Kind::Absent | Kind::Null => Ok(None),
             _ => match text_of(token, self.text) {
                 Some(text) => Ok(Some(text)),
@@ -233,10 +233,10 @@ impl<'a> Reader<'_, 'a> {
 
     #[inline]
     fn name(&self) -> Result<Cow<'a, str>, Rejection> {
-        if self.fields.get(Field::EventName).kind == Kind::Absent
+        if self.fields.get(Field::EventName).kind() == Kind::Absent
             && let Some(name) = self.plain(self.fields.get(Field::Event), EVENT_NAME_BYTES_MAX)
-            // Below space there is nothing in it; 0x7F and all above add up to the top bit.
-            && name.bytes().fold(0, |bits, b| bits | b.wrapping_add(1)) < 0x80
+            // Below space there is nothing in it.
+            && name.bytes().all(|b| b < 0x7F)
         {
             return Ok(name);
         }
@@ -274,7 +274,7 @@ impl<'a> Reader<'_, 'a> {
 
     fn timestamp(&self) -> Result<Option<i64>, Rejection> {
         let (token, name) = (self.fields.get(Field::Timestamp), Field::Timestamp.name());
-        let time = match token.kind {
+        let time = match token.kind() {
             Kind::Absent | Kind::Null => return Ok(None),
             Kind::Integer | Kind::Decimal => timestamp::from_number(token.of(self.text)),
             Kind::Text => timestamp::from_rfc3339(token.of(self.text)),
@@ -296,14 +296,14 @@ impl<'a> Reader<'_, 'a> {
         let token = self.fields.get(field);
         match self.plain(token, IDENTITY_BYTES_MAX) {
             Some(id) => Ok(Some(id)),
-            None if matches!(token.kind, Kind::Null | Kind::Absent) => Ok(None),
+            None if matches!(token.kind(), Kind::Null | Kind::Absent) => Ok(None),
             None => self.odd_identity(field, token),
         }
     }
 
     #[inline(never)]
     fn odd_identity(&self, field: Field, token: Token) -> Result<Option<Cow<'a, str>>, Rejection> {
-        let id = match token.kind {
+        let id = match token.kind() {
             Kind::Integer => Cow::Borrowed(token.of(self.text)),
             _ => text_of(token, self.text).ok_or_else(|| wrong_type(field.name(), "a string or an integer", token))?,
         };
@@ -319,7 +319,7 @@ impl<'a> Reader<'_, 'a> {
         let token = self.fields.get(field);
         match self.plain(token, DIMENSION_BYTES_MAX) {
             Some(text) => Ok(Some(text)),
-            None if token.kind == Kind::Absent && alias.0.kind == Kind::Absent => Ok(None),
+            None if token.kind() == Kind::Absent && alias.0.kind() == Kind::Absent => Ok(None),
             None => self.odd_dimension(field, alias),
         }
     }
@@ -327,7 +327,7 @@ impl<'a> Reader<'_, 'a> {
     #[inline(never)]
     fn odd_dimension(&self, field: Field, alias: (Token, &str)) -> Result<Option<Cow<'a, str>>, Rejection> {
         let token = self.fields.get(field);
-        let (token, name) = match token.kind {
+        let (token, name) = match token.kind() {
             Kind::Absent | Kind::Null => alias,
             _ => (token, field.name()),
         };
@@ -340,7 +340,7 @@ impl<'a> Reader<'_, 'a> {
 
     fn value(&self) -> Result<Option<f64>, Rejection> {
         let token = self.fields.get(Field::Value);
-        match token.kind {
+        match token.kind() {
             Kind::Absent | Kind::Null => Ok(None),
             Kind::Integer | Kind::Decimal => Ok(Some(number::parse(token.of(self.text)))),
             _ => Err(wrong_type(Field::Value.name(), "a number", token)),
@@ -349,7 +349,7 @@ impl<'a> Reader<'_, 'a> {
 
     fn properties(&self) -> Result<Option<&'a str>, Rejection> {
         let token = self.fields.get(Field::Properties);
-        match token.kind {
+        match token.kind() {
             Kind::Absent | Kind::Null => Ok(None),
             Kind::Object => Ok(Some(token.of(self.text))),
             _ => Err(wrong_type(Field::Properties.name(), "an object", token)),
@@ -360,7 +360,7 @@ impl<'a> Reader<'_, 'a> {
     #[cold]
     fn metadata(&self) -> Result<[Token; 2], Rejection> {
         let token = self.fields.get(Field::Metadata);
-        match token.kind {
+        match token.kind() {
             Kind::Null => Ok([Token::default(); 2]),
             Kind::Object => {
                 let mut found = [Token::default(); 2];
