@@ -32,6 +32,7 @@ use crate::limits::{DIMENSION_BYTES_MAX, JSON_DEPTH_MAX};
 ///
 /// # Errors
 /// `not_an_object`, `bad_json`, `too_deep`, or what is wrong with a field; see [`crate::event::RejectCode`].
+#[inline]
 pub fn parse_event(raw: &str) -> Result<Event<'_>, Rejection> {
     parse_event_within(raw, JSON_DEPTH_MAX)
 }

@@ -31,6 +31,16 @@ pub(super) enum Field {
 
 const FIELDS: usize = Field::Metadata as usize + 1;
 
+/// Text up to this is within the limit of every field, in bytes.
+const USUAL_BYTES_MAX: usize = 200;
+
+const _: () = assert!(
+    USUAL_BYTES_MAX <= EVENT_ID_BYTES_MAX
+        && USUAL_BYTES_MAX <= EVENT_NAME_BYTES_MAX
+        && USUAL_BYTES_MAX <= IDENTITY_BYTES_MAX
+        && USUAL_BYTES_MAX <= DIMENSION_BYTES_MAX
+);
+
 impl Field {
     const fn name(self) -> &'static str {
         match self {
@@ -133,6 +143,63 @@ impl Fields {
     /// Applies the rules. `text` is what the tokens point into, `raw` the event in it.
     #[inline]
     pub fn event<'a>(&self, text: &'a str, raw: &'a str) -> Result<Event<'a>, Rejection> {
+        // Checked first and made then, in one go: with a result for each field, making the event takes as long as finding the fields.
+        let Some((timestamp_ms, value)) = self.usual(text) else { return self.any_event(text, raw) };
+        Ok(Event {
+            event_id: self.usual_text(Field::EventId, text).map(Cow::Borrowed),
+            name: Cow::Borrowed(self.get(Field::Event).of(text)),
+            timestamp_ms,
+            session_id: self.usual_text(Field::SessionId, text).map(Cow::Borrowed),
+            user_id: self.usual_text(Field::UserId, text).map(Cow::Borrowed),
+            source: self.usual_text(Field::Source, text).map(Cow::Borrowed),
+            device_type: self.usual_text(Field::DeviceType, text).map(Cow::Borrowed),
+            country_code: self.usual_text(Field::CountryCode, text).map(Cow::Borrowed),
+            value,
+            schema_version: self.usual_text(Field::SchemaVersion, text).map(Cow::Borrowed),
+            properties: self.usual_text(Field::Properties, text),
+            raw,
+            has_extra_fields: self.has_extra_fields,
+        })
+    }
+
+    /// Time and value of an event as nearly all are: valid, no aliases, no escapes, nothing near a limit.
+    #[inline]
+    fn usual(&self, text: &str) -> Option<(Option<i64>, Option<f64>)> {
+        const TEXTS: [Field; 7] =
+            [Field::EventId, Field::SessionId, Field::UserId, Field::Source, Field::DeviceType, Field::CountryCode, Field::SchemaVersion];
+        const ALIASES: [Field; 4] = [Field::EventName, Field::Device, Field::Country, Field::Metadata];
+        let [name, timestamp, value, properties] = [Field::Event, Field::Timestamp, Field::Value, Field::Properties].map(|f| self.get(f));
+        let is_usual = TEXTS.iter().all(|&f| self.get(f).is_nothing() || self.get(f).is_text_within(USUAL_BYTES_MAX))
+            && ALIASES.iter().all(|&f| self.get(f).is_nothing())
+            && name.is_text_within(USUAL_BYTES_MAX)
+            // Below space there is nothing in it.
+            && name.of(text).bytes().all(|b| b < 0x7F)
+            && (properties.is_nothing() || properties.kind() == Kind::Object);
+        if !is_usual {
+            return None;
+        }
+        let timestamp_ms = match timestamp.kind() {
+            Kind::Absent | Kind::Null => None,
+            Kind::Integer | Kind::Decimal => Some(timestamp::from_number(timestamp.of(text))?),
+            Kind::Text => Some(timestamp::from_rfc3339(timestamp.of(text))?),
+            _ => return None,
+        };
+        match value.kind() {
+            Kind::Absent | Kind::Null => Some((timestamp_ms, None)),
+            Kind::Integer | Kind::Decimal => Some((timestamp_ms, Some(number::parse(value.of(text))))),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
+    fn usual_text<'a>(&self, field: Field, text: &'a str) -> Option<&'a str> {
+        let token = self.get(field);
+        if token.is_nothing() { None } else { Some(token.of(text)) }
+    }
+
+    /// Any event, by every rule.
+    #[inline(never)]
+    fn any_event<'a>(&self, text: &'a str, raw: &'a str) -> Result<Event<'a>, Rejection> {
         let read = Reader { fields: self, text };
         let metadata = match self.get(Field::Metadata).kind() {
             Kind::Absent => [Token::default(); 2],
@@ -195,12 +262,6 @@ struct Reader<'f, 'a> {
 }
 
 impl<'a> Reader<'_, 'a> {
-    /// A string of 1 to `limit` bytes without escapes: nearly every one, and within every rule but that of names.
-    #[inline]
-    fn plain(&self, token: Token, limit: usize) -> Option<Cow<'a, str>> {
-        (token.kind() == Kind::Text && (1..=limit).contains(&token.len())).then(|| Cow::Borrowed(token.of(self.text)))
-    }
-
     /// A string; null and absent are `None`.
     fn string(&self, token: Token, name: &str) -> Result<Option<Cow<'a, str>>, Rejection> {
         match token.kind() {
@@ -212,16 +273,7 @@ impl<'a> Reader<'_, 'a> {
         }
     }
 
-    #[inline]
     fn event_id(&self) -> Result<Option<Cow<'a, str>>, Rejection> {
-        match self.plain(self.fields.get(Field::EventId), EVENT_ID_BYTES_MAX) {
-            Some(id) => Ok(Some(id)),
-            None => self.odd_event_id(),
-        }
-    }
-
-    #[inline(never)]
-    fn odd_event_id(&self) -> Result<Option<Cow<'a, str>>, Rejection> {
         let name = Field::EventId.name();
         let id = self.string(self.fields.get(Field::EventId), name)?;
         match id.as_ref().map(|id| id.len()) {
@@ -231,20 +283,7 @@ impl<'a> Reader<'_, 'a> {
         }
     }
 
-    #[inline]
     fn name(&self) -> Result<Cow<'a, str>, Rejection> {
-        if self.fields.get(Field::EventName).kind() == Kind::Absent
-            && let Some(name) = self.plain(self.fields.get(Field::Event), EVENT_NAME_BYTES_MAX)
-            // Below space there is nothing in it.
-            && name.bytes().all(|b| b < 0x7F)
-        {
-            return Ok(name);
-        }
-        self.odd_name()
-    }
-
-    #[inline(never)]
-    fn odd_name(&self) -> Result<Cow<'a, str>, Rejection> {
         let event = self.string(self.fields.get(Field::Event), Field::Event.name())?;
         let (name, field) = match self.string(self.fields.get(Field::EventName), Field::EventName.name())? {
             None => (event, Field::Event.name()),
@@ -291,19 +330,10 @@ impl<'a> Reader<'_, 'a> {
         }
     }
 
-    #[inline]
     fn identity(&self, field: Field) -> Result<Option<Cow<'a, str>>, Rejection> {
         let token = self.fields.get(field);
-        match self.plain(token, IDENTITY_BYTES_MAX) {
-            Some(id) => Ok(Some(id)),
-            None if matches!(token.kind(), Kind::Null | Kind::Absent) => Ok(None),
-            None => self.odd_identity(field, token),
-        }
-    }
-
-    #[inline(never)]
-    fn odd_identity(&self, field: Field, token: Token) -> Result<Option<Cow<'a, str>>, Rejection> {
         let id = match token.kind() {
+            Kind::Absent | Kind::Null => return Ok(None),
             Kind::Integer => Cow::Borrowed(token.of(self.text)),
             _ => text_of(token, self.text).ok_or_else(|| wrong_type(field.name(), "a string or an integer", token))?,
         };
@@ -314,18 +344,7 @@ impl<'a> Reader<'_, 'a> {
     }
 
     /// The field, or what stands in for it when it is null or absent.
-    #[inline]
     fn dimension(&self, field: Field, alias: (Token, &str)) -> Result<Option<Cow<'a, str>>, Rejection> {
-        let token = self.fields.get(field);
-        match self.plain(token, DIMENSION_BYTES_MAX) {
-            Some(text) => Ok(Some(text)),
-            None if token.kind() == Kind::Absent && alias.0.kind() == Kind::Absent => Ok(None),
-            None => self.odd_dimension(field, alias),
-        }
-    }
-
-    #[inline(never)]
-    fn odd_dimension(&self, field: Field, alias: (Token, &str)) -> Result<Option<Cow<'a, str>>, Rejection> {
         let token = self.fields.get(field);
         let (token, name) = match token.kind() {
             Kind::Absent | Kind::Null => alias,

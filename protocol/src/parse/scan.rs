@@ -60,6 +60,18 @@ impl Token {
         }
     }
 
+    /// Null or absent.
+    #[inline]
+    pub fn is_nothing(self) -> bool {
+        self.0 & 15 <= Kind::Null as u64
+    }
+
+    /// A string of 1 to `limit` bytes without escapes.
+    #[inline]
+    pub fn is_text_within(self, limit: usize) -> bool {
+        self.0 & 15 == Kind::Text as u64 && self.len().wrapping_sub(1) < limit
+    }
+
     #[inline]
     pub fn start(self) -> usize {
         (self.0 >> 4) as usize & TEXT_BYTES_MAX
@@ -71,7 +83,7 @@ impl Token {
     }
 
     #[inline]
-    pub fn len(self) -> usize {
+    fn len(self) -> usize {
         self.end() - self.start()
     }
 
