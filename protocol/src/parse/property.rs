@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 
-use super::fields::{Field, text_of};
+use super::fields::Field;
 use super::number;
-use super::scan::{Kind, Scanner, Token};
+use super::rules::text_of;
+use super::scan::Scanner;
+use super::token::{Kind, Token};
 use crate::event::Event;
 use crate::limits::JSON_DEPTH_MAX;
 

@@ -4,93 +4,10 @@
 //! the reason: [`super::slow`] finds the reason. No recursion: nesting is a bit stack, so [`JSON_DEPTH_MAX`] bounds it.
 
 use super::run::plain_run;
+use super::token::{Kind, TEXT_BYTES_MAX, Token};
 use crate::limits::JSON_DEPTH_MAX;
 
 const _: () = assert!(JSON_DEPTH_MAX <= 64, "nesting is kept in the bits of a u64");
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Kind {
-    #[default]
-    Absent,
-    Null,
-    True,
-    False,
-    /// A number without fraction and exponent.
-    Integer,
-    Decimal,
-    /// Between the quotes; what is there is the text itself.
-    Text,
-    /// Between the quotes; has escapes.
-    Escaped,
-    Array,
-    Object,
-}
-
-/// Longest text that is scanned, in bytes: places in it have 30 bits in a [`Token`].
-pub(super) const TEXT_BYTES_MAX: usize = (1 << 30) - 1;
-
-/// A value's kind (4 bits) and its place in the text that was scanned, from (30 bits) and to (30 bits).
-///
-/// One word, so that it stays in a register: as a struct of three it is copied through memory in other widths than it was written in, and each such
-/// copy waits for the store buffer, which doubled the time of a scan.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Token(u64);
-
-impl Token {
-    /// `start <= end <= TEXT_BYTES_MAX`.
-    #[inline]
-    pub fn new(kind: Kind, start: usize, end: usize) -> Self {
-        debug_assert!(start <= end && end <= TEXT_BYTES_MAX);
-        Self(kind as u64 | (start as u64) << 4 | (end as u64) << 34)
-    }
-
-    #[inline]
-    pub fn kind(self) -> Kind {
-        match self.0 & 15 {
-            1 => Kind::Null,
-            2 => Kind::True,
-            3 => Kind::False,
-            4 => Kind::Integer,
-            5 => Kind::Decimal,
-            6 => Kind::Text,
-            7 => Kind::Escaped,
-            8 => Kind::Array,
-            9 => Kind::Object,
-            _ => Kind::Absent,
-        }
-    }
-
-    #[inline]
-    pub fn start(self) -> usize {
-        (self.0 >> 4) as usize & TEXT_BYTES_MAX
-    }
-
-    #[inline]
-    fn end(self) -> usize {
-        (self.0 >> 34) as usize
-    }
-
-    #[inline]
-    pub fn len(self) -> usize {
-        self.end() - self.start()
-    }
-
-    #[inline]
-    pub fn of(self, text: &str) -> &str {
-        &text[self.start()..self.end()]
-    }
-
-    /// With its quotes, if it is a string.
-    pub fn quoted(self, text: &str) -> &str {
-        &text[self.start() - 1..self.end() + 1]
-    }
-}
-
-impl std::fmt::Debug for Token {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?} at {}..{}", self.kind(), self.start(), self.end())
-    }
-}
 
 pub(super) struct Scanner<'a> {
     text: &'a str,
@@ -104,7 +21,7 @@ const FINITE_DIGITS: usize = 300;
 impl<'a> Scanner<'a> {
     /// `None` when the text is too long for a [`Token`].
     pub fn new(text: &'a str, at: usize) -> Option<Self> {
-        (text.len() <= TEXT_BYTES_MAX).then(|| Self { text, bytes: text.as_bytes(), at })
+        (text.len() <= TEXT_BYTES_MAX).then_some(Self { text, bytes: text.as_bytes(), at })
     }
 
     #[inline]
@@ -124,7 +41,6 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    #[cold]
     fn some_space(&mut self) {
         while let Some(b' ' | b'\n' | b'\t' | b'\r') = self.peek() {
             self.at += 1;

@@ -6,7 +6,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Vis
 use serde_json::value::RawValue;
 
 use super::fields::{Field, Fields};
-use super::scan::{Kind, TEXT_BYTES_MAX, Token};
+use super::token::{Kind, TEXT_BYTES_MAX, Token};
 use crate::event::{RejectCode, Rejection};
 
 /// Where `text`, one JSON value with nothing but white space around it, has the fields of an event.
