@@ -8,7 +8,7 @@ use tallymesh_node::config::units::{ByteSize, Period};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::harness::{TestNode, TightDisk, lines};
+use super::harness::{TestNode, TightDisk, in_time, lines};
 
 async fn connect(node: &TestNode, text: &str) -> TcpStream {
     let mut stream = TcpStream::connect(node.node().address()).await.expect("connected");
@@ -19,7 +19,7 @@ async fn connect(node: &TestNode, text: &str) -> TcpStream {
 async fn read_to_end(mut stream: TcpStream) -> String {
     let mut text = Vec::new();
     // A reset after the answer is as good an end as any.
-    let _ = stream.read_to_end(&mut text).await;
+    let _ = in_time("the end of a connection", stream.read_to_end(&mut text)).await;
     String::from_utf8_lossy(&text).into_owned()
 }
 
@@ -33,12 +33,12 @@ async fn bodies_in_flight_are_bounded_and_room_comes_back() {
     })
     .await;
     let held = [connect(&node, UNFINISHED).await, connect(&node, UNFINISHED).await];
-    while node.metric("tallymesh_admission_held_bytes").await < 16_000_000.0 {}
+    node.until("tallymesh_admission_held_bytes", |held| held >= 16_000_000.0).await;
     let refused = node.post_ndjson(lines(0..20_000)).await;
     assert_eq!(refused.problem(), (429, "overloaded"));
     assert_eq!(refused.headers["retry-after"], "1");
     drop(held);
-    while node.metric("tallymesh_admission_held_bytes").await > 0.0 {}
+    node.until("tallymesh_admission_held_bytes", |v| v == 0.0).await;
     assert_eq!(node.post_ndjson(lines(0..9_000)).await.counts(), (200, 9_000, 0, 0));
     assert_eq!(node.metric("tallymesh_admission_refused_total").await, 1.0);
 }
@@ -58,7 +58,7 @@ async fn connections_that_say_nothing_or_half_of_it_are_closed() {
         let answer = read_to_end(connect(&node, said).await).await;
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408 "), "{said:?}: {answer}");
     }
-    while node.metric("tallymesh_http_connections").await > 2.0 {}
+    node.until("tallymesh_http_connections", |open| open <= 2.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,6 +87,6 @@ async fn a_nearly_full_disk_refuses_writes_answers_questions_and_recovers() {
     assert_eq!(node.metric("tallymesh_disk_read_only").await, 1.0);
     free_bytes.store(1 << 39, Ordering::Relaxed);
     // Nobody has to write for it to notice.
-    while node.metric("tallymesh_disk_read_only").await > 0.0 {}
+    node.until("tallymesh_disk_read_only", |v| v == 0.0).await;
     assert_eq!(node.post_ndjson(lines(10..20)).await.counts(), (200, 10, 0, 0));
 }

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
@@ -108,6 +109,11 @@ impl TestNode {
         answer(self.request(Method::POST, "/v1/events").header(CONTENT_TYPE, "application/x-ndjson").body(body)).await
     }
 
+    /// Waits until a metric is as it should be.
+    pub async fn until(&self, name: &str, holds: impl Fn(f64) -> bool) {
+        in_time(name, async { while !holds(self.metric(name).await) {} }).await;
+    }
+
     /// The sum of a metric over its series.
     pub async fn metric(&self, name: &str) -> f64 {
         let text = self.text("/metrics").await;
@@ -116,8 +122,15 @@ impl TestNode {
     }
 }
 
+/// The longest that anything here may take, so that a broken node fails a test and does not hang it.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub async fn in_time<T>(what: &str, wait: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{what}: nothing for {PATIENCE:?}"))
+}
+
 pub async fn answer(request: RequestBuilder) -> Answer {
-    let response = request.send().await.expect("answered");
+    let response = in_time("an answer", request.send()).await.expect("answered");
     let (status, headers) = (response.status(), response.headers().clone());
     let text = response.text().await.expect("text");
     let body = serde_json::from_str(&text).unwrap_or(Value::String(text));

@@ -1,11 +1,9 @@
 //! Health, readiness, metrics, and the way in and out.
 
-use std::time::Duration;
-
 use serde_json::json;
 use tallymesh_node::config::units::{OrAuto, Period};
 
-use super::harness::{TestNode, lines};
+use super::harness::{TestNode, in_time, lines};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_node_is_healthy_ready_and_shows_its_shards() {
@@ -70,7 +68,7 @@ async fn a_request_under_way_is_finished_before_the_node_goes() {
     let request = node.request(reqwest::Method::POST, "/v1/events").header("content-type", "application/x-ndjson").body(body);
     let answered = tokio::spawn(super::harness::answer(request));
     feed.send(Ok(lines(0..10))).await.expect("reading");
-    while node.metric("tallymesh_admission_held_bytes").await == 0.0 {}
+    node.until("tallymesh_admission_held_bytes", |held| held > 0.0).await;
     let app = node.node().app().clone();
     let stopping = tokio::spawn(async move {
         app.life.drained().await;
@@ -87,8 +85,8 @@ async fn a_request_that_never_ends_does_not_keep_the_node_for_ever() {
     let body = reqwest::Body::wrap_stream(futures::stream::pending::<Result<String, std::io::Error>>());
     let request = node.request(reqwest::Method::POST, "/v1/events").body(body).send();
     let hanging = tokio::spawn(request);
-    while node.metric("tallymesh_admission_held_bytes").await == 0.0 {}
-    tokio::time::timeout(Duration::from_secs(10), node.stop()).await.expect("stopped in time");
+    node.until("tallymesh_admission_held_bytes", |held| held > 0.0).await;
+    in_time("the end of the node", node.stop()).await;
     assert!(hanging.await.expect("no panic").is_err());
 }
 

@@ -1,11 +1,9 @@
 //! Those who watch see what is accepted.
 
-use std::time::Duration;
-
 use reqwest::Response;
 use serde_json::{Value, json};
 
-use super::harness::TestNode;
+use super::harness::{TestNode, in_time};
 
 /// Reads until `count` events are there; `None` at the end of the stream.
 async fn events(stream: &mut Response, count: usize) -> Option<Vec<Value>> {
@@ -19,7 +17,7 @@ async fn events(stream: &mut Response, count: usize) -> Option<Vec<Value>> {
         if seen.len() >= count {
             return Some(seen);
         }
-        let chunk = tokio::time::timeout(Duration::from_secs(20), stream.chunk()).await.expect("in time").ok()??;
+        let chunk = in_time("the stream", stream.chunk()).await.ok()??;
         text.push_str(std::str::from_utf8(&chunk).expect("UTF-8"));
     }
 }
@@ -53,6 +51,6 @@ async fn watchers_are_bounded_and_go_when_the_node_goes() {
     let mut node = TestNode::start_with(|c| c.tail.subscribers_max = 1).await;
     let mut watcher = watch(&node, "").await;
     assert_eq!(node.get("/v1/tail").await.problem(), (429, "overloaded"));
-    tokio::time::timeout(Duration::from_secs(10), node.stop()).await.expect("a watcher does not hold up the node");
+    in_time("the end of the node", node.stop()).await;
     assert_eq!(events(&mut watcher, 1).await, None);
 }
