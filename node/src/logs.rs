@@ -16,7 +16,11 @@ pub fn start(logs: &Logs) -> Result<(), String> {
     if !logs.level.contains("openraft") {
         filter = filter.add_directive("openraft=error".parse().map_err(|e| format!("logs.level: {e}"))?);
     }
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).with_target(false);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
     // Losing the race against a subscriber of tests is no failure.
     let _ = match logs.format {
         LogFormat::Text => builder.try_init(),
