@@ -39,7 +39,7 @@ function showHealth(health) {
 
 function showChart(answer, toMs) {
   const stepMs = 15 * 60 * 1000;
-  const fromMs = Date.parse(answer.receipt.from);
+  const fromMs = Math.floor(Date.parse(answer.receipt.from) / stepMs) * stepMs;
   const bars = Math.max(1, Math.ceil((toMs - fromMs) / stepMs));
   const highest = Math.max(1, ...answer.data.map((row) => row.values.count ?? 0));
   const chart = element("chart");

@@ -20,6 +20,7 @@ pub const DEFAULT_DIMENSIONS: [&str; 3] = ["source", "device_type", "country_cod
 ///
 /// Layout: kind `u8`; tenant and metric as `u16` length and bytes; then for each dimension a `u16` that is 0 for null, else length + 1, and
 /// the bytes. All little-endian. Lengths are bounded by [`crate::limits`], far below `u16::MAX`.
+#[inline]
 pub fn encode_key<'a>(
     out: &mut Vec<u8>,
     kind: MetricKind,
@@ -38,6 +39,7 @@ pub fn encode_key<'a>(
 }
 
 /// Appends one more dimension value to a key.
+#[inline]
 pub fn encode_dimension(out: &mut Vec<u8>, value: Option<&str>) {
     match value {
         None => out.extend_from_slice(&[0, 0]),

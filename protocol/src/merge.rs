@@ -42,8 +42,9 @@ impl Merger {
     /// 422 when there are more cells than one answer may have.
     pub fn push(&mut self, answer: PartialAnswer) -> Result<(), Problem> {
         self.metric_known |= answer.metric_known;
-        // The extremes stand for a shard that was never written to: it holds nothing open and nothing back.
-        if answer.watermark_ms > i64::MIN && answer.watermark_ms < i64::MAX && answer.applied_index > 0 {
+        // A shard whose log is empty has no time yet; it holds nothing open and nothing back.
+        let has_time = answer.applied_index > 0 && jiff::Timestamp::from_millisecond(answer.watermark_ms).is_ok();
+        if has_time {
             self.watermark_ms = Some(self.watermark_ms.map_or(answer.watermark_ms, |w| w.min(answer.watermark_ms)));
         }
         let mut numbers = Vec::with_capacity(answer.groups.len());

@@ -1,16 +1,18 @@
 //! JSON text to [`Event`]: the door where everything is checked once (I2, I4).
 //!
-//! Two ways to the same result. [`scan`] goes once over the text and is for nearly every event; what it does not accept goes to [`slow`], which is
-//! serde_json and either accepts it after all (escaped keys) or says what is wrong. Both only find where the fields are; the rules of the fields are
-//! in [`fields`], for both.
+//! Two ways to the same result. `scan` goes once over the text and is for nearly every event; what it does not accept goes to `slow`, which is
+//! serde_json and either accepts it after all (escaped keys) or says what is wrong. Both only find where the fields are; `fields` makes the event
+//! of either, by `rules`.
 
 mod fields;
 mod number;
 mod property;
+mod rules;
 mod run;
 mod scan;
 mod slow;
 mod timestamp;
+mod token;
 
 #[cfg(test)]
 mod tests;
@@ -32,6 +34,7 @@ use crate::limits::{DIMENSION_BYTES_MAX, JSON_DEPTH_MAX};
 ///
 /// # Errors
 /// `not_an_object`, `bad_json`, `too_deep`, or what is wrong with a field; see [`crate::event::RejectCode`].
+#[inline]
 pub fn parse_event(raw: &str) -> Result<Event<'_>, Rejection> {
     parse_event_within(raw, JSON_DEPTH_MAX)
 }
@@ -72,7 +75,7 @@ fn fast_fields(text: &str, levels: usize, fields: &mut Fields) -> Option<usize> 
             Some(field) => Some(field),
             None => {
                 let key = scanner.key()?;
-                if key.kind != scan::Kind::Text {
+                if key.kind() != token::Kind::Text {
                     return None;
                 }
                 Field::of(key.of(text).as_bytes())
@@ -144,7 +147,7 @@ pub(crate) fn check_dimension<'e>(field: &FieldRef, text: Option<Cow<'e, str>>) 
                 // The other fields were measured when the event was parsed.
                 _ => "value".to_owned(),
             };
-            Err(fields::too_long(RejectCode::BadValue, &name, long.len(), DIMENSION_BYTES_MAX))
+            Err(rules::too_long(RejectCode::BadValue, &name, long.len(), DIMENSION_BYTES_MAX))
         }
         _ => Ok(text),
     }

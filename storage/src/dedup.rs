@@ -14,7 +14,7 @@ mod tail;
 #[cfg(test)]
 mod tests;
 
-use recent::{ENTRY_MEMORY_BYTES, Entry, Place, Recent};
+use recent::{Entry, Place, Recent};
 use run::Run;
 pub(crate) use save::merge_from;
 pub use save::{DedupManifest, DedupSave, RUN_ENTRIES_MAX, RunRef, SavedDedup};
@@ -175,7 +175,4 @@ impl Dedup {
     pub fn clock(&self) -> (u32, u32) {
         (self.now_second, self.floor_second)
     }
-
-    /// Memory that the table takes for one entry, for turning budgets into entries.
-    pub const ENTRY_MEMORY_BYTES: usize = ENTRY_MEMORY_BYTES;
 }

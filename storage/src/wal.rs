@@ -24,6 +24,7 @@ mod index;
 mod on_disk;
 mod recover;
 mod replay;
+mod request;
 mod runner;
 mod segment;
 mod shared;
@@ -42,7 +43,8 @@ use bytes::Bytes;
 use crate::StorageError;
 use crate::clock::Clock;
 use crate::disk::Disk;
-use shared::{Op, Shared};
+use request::Op;
+use shared::Shared;
 
 pub use recover::{Damage, Recovered, TornTail};
 pub use runner::WalThread;

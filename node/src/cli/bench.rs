@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tallymesh_protocol::time::Grain;
+use tallymesh_protocol::time::{DAY_MS, Grain};
 use tallymesh_storage::clock::{Clock, SystemClock};
 
 use super::client::CliError;
@@ -71,7 +71,7 @@ struct StreamArgs {
 struct IngestArgs {
     #[command(flatten)]
     stream: StreamArgs,
-    /// Count the CPU until every window is sealed
+    /// Count the CPU until every window is sealed and folded
     #[arg(long, conflicts_with = "url")]
     settle: bool,
     /// Offer so many events per second instead of as many as are taken
@@ -139,13 +139,18 @@ impl StreamArgs {
         made.map(Arc::new).map_err(|e| CliError::Failed(format!("making events: {e}")))
     }
 
+    /// The stream begins at the last but one midnight, UTC: all its windows, the day too, are over.
+    fn end_ms(&self) -> i64 {
+        Grain::Day.floor(SystemClock::new().wall_ms()) - DAY_MS + self.stream.span_ms()
+    }
+
     fn plan(&self) -> Plan {
         Plan { connections: usize::from(self.connections), events_per_second: None, retry: true }
     }
 }
 
 async fn ingest(args: IngestArgs) -> Result<(), CliError> {
-    let end_ms = Grain::Minute.floor(SystemClock::new().wall_ms());
+    let end_ms = args.stream.end_ms();
     let bodies = args.stream.bodies(args.stream.seed, args.stream.events, end_ms).await?;
     let settings = if args.settle { vec![SETTLE_LATENESS.to_owned()] } else { Vec::new() };
     let target = Target::open(&args.stream, settings).await?;
@@ -215,7 +220,7 @@ fn measured_cost(table: &mut Table, target: &Target, before: Option<Usage>, outc
 }
 
 async fn query(args: QueryArgs) -> Result<(), CliError> {
-    let end_ms = Grain::Minute.floor(SystemClock::new().wall_ms());
+    let end_ms = args.stream.end_ms();
     let target = Target::open(&args.stream, Vec::new()).await?;
     if target.server.is_some() {
         let bodies = args.stream.bodies(args.stream.seed, args.stream.events, end_ms).await?;

@@ -19,6 +19,8 @@ use crate::logs;
 
 const DATA_DIR: &str = "./tallymesh-data/demo";
 const SEED: u64 = 7;
+/// The first election of a shard is worth no warning to somebody who only wants to look.
+const LOG_LEVEL: &str = "logs.level=warn,openraft=error";
 const BACKFILL_BATCH_EVENTS: usize = 10_000;
 const LIVE_BATCH_EVENTS_MAX: usize = 5_000;
 const LIVE_EVERY: Duration = Duration::from_millis(200);
@@ -69,7 +71,7 @@ fn config(args: &DemoArgs) -> Result<Config, CliError> {
     let mut sources = Sources::from_environment();
     // The banner and the progress bar are for people; the log speaks up when something is wrong.
     if !sources.env.iter().any(|(name, _)| name == "TALLYMESH_LOGS__LEVEL") {
-        sources.sets.push("logs.level=warn".to_owned());
+        sources.sets.push(LOG_LEVEL.to_owned());
     }
     sources.flags.push(("node.data_dir", args.data_dir.clone()));
     sources.flags.extend(args.http.clone().map(|addr| ("http.addr", addr)));

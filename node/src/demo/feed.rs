@@ -81,6 +81,10 @@ mod tests {
         }
         assert_eq!(lines(steps.into_iter()), whole);
         assert!(whole.len() > 500);
+        let due = (0..6)
+            .flat_map(|m| traffic.minute(START - START % MINUTE_MS + m * MINUTE_MS))
+            .filter(|e| (START..end).contains(&e.timestamp_ms));
+        assert_eq!(due.count(), whole.len(), "all that is due, and nothing else");
         let mut halves = Feed::new(traffic.clone(), START);
         let first = halves.take_until(START + MINUTE_MS, usize::MAX);
         let second = Feed::new(traffic, START + MINUTE_MS).take_until(end, usize::MAX);

@@ -153,11 +153,7 @@ impl<F: FnMut(SampleEvent)> Walk<'_, F> {
         let mut page = self.random.weighted(&PUBLIC_PAGES).unwrap_or("/");
         loop {
             self.page(page);
-            if self.random.chance(0.16) {
-                self.pause(6.0);
-                let button = self.random.weighted(&BUTTONS);
-                self.emit("button_click", None, Properties { page: Some(page), button, ..Properties::default() });
-            }
+            self.click(page, 0.16);
             if self.random.chance(0.05) {
                 self.pause(8.0);
                 self.search(page);
@@ -214,6 +210,7 @@ impl<F: FnMut(SampleEvent)> Walk<'_, F> {
                 self.pause(14.0);
                 self.feature(page);
             }
+            self.click(page, 0.08);
             if self.random.chance(0.12) {
                 self.pause(7.0);
                 self.search(page);
@@ -241,6 +238,14 @@ impl<F: FnMut(SampleEvent)> Walk<'_, F> {
             let kilobytes = (40.0 * (0.9 * self.random.normal()).exp() * 10.0).round() / 10.0;
             self.emit("api_call", Some(kilobytes), Properties { plan: Some(account.plan), ..Properties::default() });
             self.pause(30.0);
+        }
+    }
+
+    fn click(&mut self, page: &'static str, chance: f64) {
+        if self.random.chance(chance) {
+            self.pause(6.0);
+            let button = self.random.weighted(&BUTTONS);
+            self.emit("button_click", None, Properties { page: Some(page), button, ..Properties::default() });
         }
     }
 

@@ -5,9 +5,8 @@ mod gate;
 mod run;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::body::Body;
+use axum::extract::{Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
@@ -20,12 +19,10 @@ use tallymesh_protocol::error::{ErrorCode, Problem};
 use tallymesh_protocol::limits::QUERIES_MAX;
 use tallymesh_protocol::query::{QueryParams, ResponseFormat};
 
-use super::{AppState, HttpProblem};
+use super::{AppState, HttpProblem, small_body};
 
 pub use gate::Gate;
 
-/// Body of `POST /v1/query`, in bytes.
-const QUERY_BODY_BYTES_MAX: usize = 1 << 20;
 /// Queries of one request that run at once, so that one dashboard does not take every place.
 const QUERIES_AT_ONCE: usize = 4;
 /// Where a CSV answer carries its receipt and cursor.
@@ -33,10 +30,7 @@ const RECEIPT: HeaderName = HeaderName::from_static("tallymesh-receipt");
 const CURSOR: HeaderName = HeaderName::from_static("tallymesh-cursor");
 
 pub fn router() -> Router<AppState> {
-    Router::new()
-        .route("/v1/query", get(get_query).post(post_query))
-        .route("/v1/metrics", get(catalogue::get_metrics))
-        .layer(DefaultBodyLimit::max(QUERY_BODY_BYTES_MAX))
+    Router::new().route("/v1/query", get(get_query).post(post_query)).route("/v1/metrics", get(catalogue::get_metrics))
 }
 
 async fn get_query(State(app): State<AppState>, uri: Uri) -> Result<Response, HttpProblem> {
@@ -47,11 +41,8 @@ async fn get_query(State(app): State<AppState>, uri: Uri) -> Result<Response, Ht
     respond(app, params).await
 }
 
-async fn post_query(State(app): State<AppState>, body: Result<Bytes, BytesRejection>) -> Result<Response, HttpProblem> {
-    let body = body.map_err(|e| {
-        let code = if e.status() == 413 { ErrorCode::BodyTooLarge } else { ErrorCode::BadRequest };
-        Problem::new(code, format!("a query has at most {QUERY_BODY_BYTES_MAX} bytes")).limit(QUERY_BODY_BYTES_MAX as u64)
-    })?;
+async fn post_query(State(app): State<AppState>, body: Body) -> Result<Response, HttpProblem> {
+    let body = small_body(body).await?;
     if body.iter().all(u8::is_ascii_whitespace) {
         return Err(Problem::new(ErrorCode::EmptyBody, "send one query as a JSON object, or {\"queries\":[...]}").into());
     }

@@ -49,15 +49,18 @@ fn key_text(batch: &ArchivedShardBatch, index: u32) -> String {
     std::iter::once(key.metric).chain(key.dimensions().map(|d| d.unwrap_or("-"))).collect::<Vec<_>>().join("|")
 }
 
-/// Event rows and derived rows of all parts, sorted.
+/// Event rows and derived rows of all parts, sorted; the key of a derived row leads with the time of its event, in milliseconds after now.
 fn rows(encoded: &Encoded) -> (Vec<Row>, Vec<Row>) {
     let (mut events, mut derived) = (Vec::new(), Vec::new());
     let value = |v: f64| (!v.is_nan()).then_some(v);
     for (_, bytes) in &encoded.parts {
         let batch = check(bytes).expect("own encoding");
         events.extend(batch.keys.iter().zip(batch.values.iter()).map(|(k, v)| (key_text(batch, k.to_native()), value(v.to_native()))));
-        let columns = batch.derived_keys.iter().zip(batch.derived_values.iter());
-        derived.extend(columns.map(|(k, v)| (key_text(batch, k.to_native()), value(v.to_native()))));
+        for (row, event) in batch.derived_events.iter().enumerate() {
+            let time = batch.times[event.to_native() as usize].to_native() - NOW_MS;
+            let key = key_text(batch, batch.derived_keys[row].to_native());
+            derived.push((format!("{time} {key}"), value(batch.derived_values[row].to_native())));
+        }
     }
     for rows in [&mut events, &mut derived] {
         rows.sort_by(|a, b| a.partial_cmp(b).expect("no NaN"));
@@ -103,17 +106,21 @@ fn defined_metrics_take_their_dimensions_and_values_from_the_event() {
     let encoded = encode(
         list,
         &[
-            r#"{"event":"flight","source":"api","value":3,"properties":{"carrier":"UA","air_time":227,"delayed":false,"dest":"IAH"}}"#,
-            r#"{"event":"flight","source":"web","value":4,"properties":{"carrier":"UA","dest":7.0}}"#,
-            r#"{"event":"charter","source":"api","carrier":"XX","properties":{"air_time":"227","carrier":["UA"]}}"#,
+            r#"{"event":"flight","timestamp":1767268800001,"source":"api","value":3,"properties":{"carrier":"UA","air_time":227,"delayed":false,"dest":"IAH"}}"#,
+            r#"{"event":"flight","timestamp":1767268800002,"source":"web","value":4,"properties":{"carrier":"UA","dest":7.0}}"#,
+            r#"{"event":"charter","timestamp":1767268800003,"source":"api","carrier":"XX","properties":{"air_time":"227","carrier":["UA"]}}"#,
             r#"{"event":"flight","source":"web","properties":{"dest":{}}}"#,
             r#"{"event":"taxi","source":"api","value":9}"#,
         ],
     );
     let (events, derived) = rows(&encoded);
     assert_eq!(events.len(), 5);
-    let expected =
-        [("by_dest|7.0", Some(4.0)), ("by_dest|IAH", Some(3.0)), ("departures|-|api|-", None), ("departures|UA|api|false", Some(227.0))];
+    let expected = [
+        ("1 by_dest|IAH", Some(3.0)),
+        ("1 departures|UA|api|false", Some(227.0)),
+        ("2 by_dest|7.0", Some(4.0)),
+        ("3 departures|-|api|-", None),
+    ];
     assert_eq!(derived, expected.map(|(k, v)| (k.to_owned(), v)));
 }
 
@@ -130,7 +137,7 @@ fn a_refused_event_leaves_no_trace() {
     encoder.push(1, &parse_event(&filtered).expect("valid")).expect("no metric makes a dimension of it");
     let encoded = encoder.finish();
     assert_eq!((encoded.events, encoded.generated_ids), (1, 1));
-    assert_eq!(rows(&encoded).1, [("a|-".to_owned(), None)]);
+    assert_eq!(rows(&encoded).1, [("0 a|-".to_owned(), None)]);
 }
 
 #[test]
@@ -208,12 +215,12 @@ proptest! {
         for (i, (name, source, value, p)) in events.iter().enumerate() {
             let json = |o: &Option<String>| o.as_ref().map_or("null".to_owned(), |s| format!("{s:?}"));
             let number = value.map_or("null".to_owned(), |v| v.to_string());
-            let raw = format!("{{\"event\":{name:?},\"source\":{},\"value\":{number},\"properties\":{{\"n\":{i},\"p\":{p:?}}}}}", json(source));
+            let raw = format!("{{\"event\":{name:?},\"timestamp\":{},\"source\":{},\"value\":{number},\"properties\":{{\"n\":{i},\"p\":{p:?}}}}}", NOW_MS + i as i64, json(source));
             encoder.push(i as u32, &parse_event(&raw).expect("valid")).expect("valid");
             let source = source.as_deref().unwrap_or("-");
             expected.push((format!("{name}|{source}|-|-"), value.map(f64::from)));
             if name == "a" && p != "q" {
-                derived.push((format!("m|{p}|{source}"), Some(i as f64)));
+                derived.push((format!("{i} m|{p}|{source}"), Some(i as f64)));
             }
         }
         let encoded = encoder.finish();

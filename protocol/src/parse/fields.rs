@@ -1,11 +1,11 @@
-//! The fields of an event and their rules: tokens in, a typed event or the reason why not out.
+//! The fields of an event: which there are, where they are in the text, and the short way to a typed event for nearly all.
 
 use std::borrow::Cow;
 
-use super::property::find;
-use super::scan::{Kind, Scanner, Token};
-use super::{number, timestamp};
-use crate::event::{Event, RejectCode, Rejection};
+use super::scan::Scanner;
+use super::token::{Kind, Token};
+use super::{number, rules, timestamp};
+use crate::event::{Event, Rejection};
 use crate::limits::{DIMENSION_BYTES_MAX, EVENT_ID_BYTES_MAX, EVENT_NAME_BYTES_MAX, IDENTITY_BYTES_MAX};
 
 /// Top-level names that the schema knows.
@@ -31,8 +31,18 @@ pub(super) enum Field {
 
 const FIELDS: usize = Field::Metadata as usize + 1;
 
+/// Text up to this is within the limit of every field, in bytes.
+const USUAL_BYTES_MAX: usize = 200;
+
+const _: () = assert!(
+    USUAL_BYTES_MAX <= EVENT_ID_BYTES_MAX
+        && USUAL_BYTES_MAX <= EVENT_NAME_BYTES_MAX
+        && USUAL_BYTES_MAX <= IDENTITY_BYTES_MAX
+        && USUAL_BYTES_MAX <= DIMENSION_BYTES_MAX
+);
+
 impl Field {
-    const fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::EventId => "event_id",
             Self::Event => "event",
@@ -126,248 +136,69 @@ impl Fields {
         }
     }
 
-    fn get(&self, field: Field) -> Token {
+    #[inline]
+    pub fn get(&self, field: Field) -> Token {
         self.tokens[field as usize]
+    }
+
+    pub fn has_extra_fields(&self) -> bool {
+        self.has_extra_fields
     }
 
     /// Applies the rules. `text` is what the tokens point into, `raw` the event in it.
     #[inline]
     pub fn event<'a>(&self, text: &'a str, raw: &'a str) -> Result<Event<'a>, Rejection> {
-        let read = Reader { fields: self, text };
-        let metadata = match self.get(Field::Metadata).kind {
-            Kind::Absent => [Token::default(); 2],
-            _ => read.metadata()?,
-        };
+        // Checked first and made then, in one go: with a result for each field, making the event takes as long as finding the fields.
+        let Some((timestamp_ms, value)) = self.usual(text) else { return rules::event(self, text, raw) };
         Ok(Event {
-            event_id: read.event_id()?,
-            name: read.name()?,
-            timestamp_ms: read.timestamp()?,
-            session_id: read.identity(Field::SessionId)?,
-            user_id: read.identity(Field::UserId)?,
-            source: read.dimension(Field::Source, (metadata[0], "_metadata.source"))?,
-            device_type: read.dimension(Field::DeviceType, (self.get(Field::Device), "device"))?,
-            country_code: read.dimension(Field::CountryCode, (self.get(Field::Country), "country"))?,
-            value: read.value()?,
-            schema_version: read.dimension(Field::SchemaVersion, (metadata[1], "_metadata.schema_version"))?,
-            properties: read.properties()?,
+            event_id: self.usual_text(Field::EventId, text).map(Cow::Borrowed),
+            name: Cow::Borrowed(self.get(Field::Event).of(text)),
+            timestamp_ms,
+            session_id: self.usual_text(Field::SessionId, text).map(Cow::Borrowed),
+            user_id: self.usual_text(Field::UserId, text).map(Cow::Borrowed),
+            source: self.usual_text(Field::Source, text).map(Cow::Borrowed),
+            device_type: self.usual_text(Field::DeviceType, text).map(Cow::Borrowed),
+            country_code: self.usual_text(Field::CountryCode, text).map(Cow::Borrowed),
+            value,
+            schema_version: self.usual_text(Field::SchemaVersion, text).map(Cow::Borrowed),
+            properties: self.usual_text(Field::Properties, text),
             raw,
             has_extra_fields: self.has_extra_fields,
         })
     }
-}
 
-/// Text of a checked string token.
-#[inline]
-pub(super) fn text_of(token: Token, text: &str) -> Option<Cow<'_, str>> {
-    match token.kind {
-        Kind::Text => Some(Cow::Borrowed(token.of(text))),
-        Kind::Escaped => serde_json::from_str(token.quoted(text)).ok().map(Cow::Owned),
-        _ => None,
-    }
-}
-
-/// What a value that was refused is called.
-fn kind_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Absent => "nothing",
-        Kind::Null => "null",
-        Kind::True | Kind::False => "a boolean",
-        Kind::Integer | Kind::Decimal => "a number",
-        Kind::Text | Kind::Escaped => "a string",
-        Kind::Array => "an array",
-        Kind::Object => "an object",
-    }
-}
-
-#[cold]
-fn wrong_type(name: &str, wanted: &str, token: Token) -> Rejection {
-    Rejection::new(RejectCode::WrongType, Some(name), format!("`{name}` must be {wanted}, not {}", kind_name(token.kind)))
-}
-
-#[cold]
-pub(super) fn too_long(code: RejectCode, name: &str, bytes: usize, limit: usize) -> Rejection {
-    Rejection::new(code, Some(name), format!("`{name}` is {bytes} bytes long, at most {limit}"))
-}
-
-struct Reader<'f, 'a> {
-    fields: &'f Fields,
-    text: &'a str,
-}
-
-impl<'a> Reader<'_, 'a> {
-    /// A string of 1 to `limit` bytes without escapes: nearly every one, and within every rule but that of names.
+    /// Time and value of an event as nearly all are: valid, no aliases, no escapes, nothing near a limit.
     #[inline]
-    fn plain(&self, token: Token, limit: usize) -> Option<Cow<'a, str>> {
-        (token.kind == Kind::Text && (1..=limit).contains(&token.len())).then(|| Cow::Borrowed(token.of(self.text)))
-    }
-
-    /// A string; null and absent are `None`.
-    fn string(&self, token: Token, name: &str) -> Result<Option<Cow<'a, str>>, Rejection> {
-        match token.kind {
-            Kind::Absent | Kind::Null => Ok(None),
-            _ => match text_of(token, self.text) {
-                Some(text) => Ok(Some(text)),
-                None => Err(wrong_type(name, "a string", token)),
-            },
+    fn usual(&self, text: &str) -> Option<(Option<i64>, Option<f64>)> {
+        const TEXTS: [Field; 7] =
+            [Field::EventId, Field::SessionId, Field::UserId, Field::Source, Field::DeviceType, Field::CountryCode, Field::SchemaVersion];
+        const ALIASES: [Field; 4] = [Field::EventName, Field::Device, Field::Country, Field::Metadata];
+        let [name, timestamp, value, properties] = [Field::Event, Field::Timestamp, Field::Value, Field::Properties].map(|f| self.get(f));
+        let is_usual = TEXTS.iter().all(|&f| self.get(f).is_nothing() || self.get(f).is_text_within(USUAL_BYTES_MAX))
+            && ALIASES.iter().all(|&f| self.get(f).is_nothing())
+            && name.is_text_within(USUAL_BYTES_MAX)
+            // Below space there is nothing in it.
+            && name.of(text).bytes().all(|b| b < 0x7F)
+            && (properties.is_nothing() || properties.kind() == Kind::Object);
+        if !is_usual {
+            return None;
         }
-    }
-
-    #[inline]
-    fn event_id(&self) -> Result<Option<Cow<'a, str>>, Rejection> {
-        match self.plain(self.fields.get(Field::EventId), EVENT_ID_BYTES_MAX) {
-            Some(id) => Ok(Some(id)),
-            None => self.odd_event_id(),
-        }
-    }
-
-    #[inline(never)]
-    fn odd_event_id(&self) -> Result<Option<Cow<'a, str>>, Rejection> {
-        let name = Field::EventId.name();
-        let id = self.string(self.fields.get(Field::EventId), name)?;
-        match id.as_ref().map(|id| id.len()) {
-            Some(0) => Err(Rejection::new(RejectCode::BadValue, Some(name), "`event_id` is empty: leave it out, or send 1 byte or more")),
-            Some(bytes) if bytes > EVENT_ID_BYTES_MAX => Err(too_long(RejectCode::BadValue, name, bytes, EVENT_ID_BYTES_MAX)),
-            _ => Ok(id),
-        }
-    }
-
-    #[inline]
-    fn name(&self) -> Result<Cow<'a, str>, Rejection> {
-        if self.fields.get(Field::EventName).kind == Kind::Absent
-            && let Some(name) = self.plain(self.fields.get(Field::Event), EVENT_NAME_BYTES_MAX)
-            // Below space there is nothing in it; 0x7F and all above add up to the top bit.
-            && name.bytes().fold(0, |bits, b| bits | b.wrapping_add(1)) < 0x80
-        {
-            return Ok(name);
-        }
-        self.odd_name()
-    }
-
-    #[inline(never)]
-    fn odd_name(&self) -> Result<Cow<'a, str>, Rejection> {
-        let event = self.string(self.fields.get(Field::Event), Field::Event.name())?;
-        let (name, field) = match self.string(self.fields.get(Field::EventName), Field::EventName.name())? {
-            None => (event, Field::Event.name()),
-            Some(alias) => match event {
-                None => (Some(alias), Field::EventName.name()),
-                Some(event) if event == alias => (Some(event), Field::Event.name()),
-                Some(_) => {
-                    let detail = "`event` and `event_name` differ: send one of them";
-                    return Err(Rejection::new(RejectCode::BadName, Some(Field::EventName.name()), detail));
-                }
-            },
+        let timestamp_ms = match timestamp.kind() {
+            Kind::Absent | Kind::Null => None,
+            Kind::Integer | Kind::Decimal => Some(timestamp::from_number(timestamp.of(text))?),
+            Kind::Text => Some(timestamp::from_rfc3339(timestamp.of(text))?),
+            _ => return None,
         };
-        let Some(name) = name else {
-            return Err(Rejection::new(RejectCode::MissingField, Some(Field::Event.name()), "`event` is required"));
-        };
-        if name.is_empty() {
-            return Err(Rejection::new(RejectCode::BadName, Some(field), format!("`{field}` is empty")));
-        }
-        if name.len() > EVENT_NAME_BYTES_MAX {
-            return Err(too_long(RejectCode::BadName, field, name.len(), EVENT_NAME_BYTES_MAX));
-        }
-        if name.chars().any(char::is_control) {
-            return Err(Rejection::new(RejectCode::BadName, Some(field), format!("`{field}` has control characters")));
-        }
-        Ok(name)
-    }
-
-    fn timestamp(&self) -> Result<Option<i64>, Rejection> {
-        let (token, name) = (self.fields.get(Field::Timestamp), Field::Timestamp.name());
-        let time = match token.kind {
-            Kind::Absent | Kind::Null => return Ok(None),
-            Kind::Integer | Kind::Decimal => timestamp::from_number(token.of(self.text)),
-            Kind::Text => timestamp::from_rfc3339(token.of(self.text)),
-            Kind::Escaped => text_of(token, self.text).and_then(|t| timestamp::from_rfc3339(&t)),
-            _ => return Err(wrong_type(name, "an RFC 3339 string or a number", token)),
-        };
-        match time {
-            Some(_) => Ok(time),
-            None => {
-                let detail = "`timestamp` must be RFC 3339 with an offset (2026-01-01T12:00:00Z), or epoch milliseconds or seconds as a number, \
-                              in the years 0001-9999";
-                Err(Rejection::new(RejectCode::BadTimestamp, Some(name), detail))
-            }
+        match value.kind() {
+            Kind::Absent | Kind::Null => Some((timestamp_ms, None)),
+            Kind::Integer | Kind::Decimal => Some((timestamp_ms, Some(number::parse(value.of(text))))),
+            _ => None,
         }
     }
 
-    #[inline]
-    fn identity(&self, field: Field) -> Result<Option<Cow<'a, str>>, Rejection> {
-        let token = self.fields.get(field);
-        match self.plain(token, IDENTITY_BYTES_MAX) {
-            Some(id) => Ok(Some(id)),
-            None if matches!(token.kind, Kind::Null | Kind::Absent) => Ok(None),
-            None => self.odd_identity(field, token),
-        }
-    }
-
-    #[inline(never)]
-    fn odd_identity(&self, field: Field, token: Token) -> Result<Option<Cow<'a, str>>, Rejection> {
-        let id = match token.kind {
-            Kind::Integer => Cow::Borrowed(token.of(self.text)),
-            _ => text_of(token, self.text).ok_or_else(|| wrong_type(field.name(), "a string or an integer", token))?,
-        };
-        if id.len() > IDENTITY_BYTES_MAX {
-            return Err(too_long(RejectCode::BadValue, field.name(), id.len(), IDENTITY_BYTES_MAX));
-        }
-        Ok((!id.is_empty()).then_some(id))
-    }
-
-    /// The field, or what stands in for it when it is null or absent.
-    #[inline]
-    fn dimension(&self, field: Field, alias: (Token, &str)) -> Result<Option<Cow<'a, str>>, Rejection> {
-        let token = self.fields.get(field);
-        match self.plain(token, DIMENSION_BYTES_MAX) {
-            Some(text) => Ok(Some(text)),
-            None if token.kind == Kind::Absent && alias.0.kind == Kind::Absent => Ok(None),
-            None => self.odd_dimension(field, alias),
-        }
-    }
-
-    #[inline(never)]
-    fn odd_dimension(&self, field: Field, alias: (Token, &str)) -> Result<Option<Cow<'a, str>>, Rejection> {
-        let token = self.fields.get(field);
-        let (token, name) = match token.kind {
-            Kind::Absent | Kind::Null => alias,
-            _ => (token, field.name()),
-        };
-        let text = self.string(token, name)?;
-        match &text {
-            Some(text) if text.len() > DIMENSION_BYTES_MAX => Err(too_long(RejectCode::BadValue, name, text.len(), DIMENSION_BYTES_MAX)),
-            _ => Ok(text),
-        }
-    }
-
-    fn value(&self) -> Result<Option<f64>, Rejection> {
-        let token = self.fields.get(Field::Value);
-        match token.kind {
-            Kind::Absent | Kind::Null => Ok(None),
-            Kind::Integer | Kind::Decimal => Ok(Some(number::parse(token.of(self.text)))),
-            _ => Err(wrong_type(Field::Value.name(), "a number", token)),
-        }
-    }
-
-    fn properties(&self) -> Result<Option<&'a str>, Rejection> {
-        let token = self.fields.get(Field::Properties);
-        match token.kind {
-            Kind::Absent | Kind::Null => Ok(None),
-            Kind::Object => Ok(Some(token.of(self.text))),
-            _ => Err(wrong_type(Field::Properties.name(), "an object", token)),
-        }
-    }
-
-    /// `source` and `schema_version` within `_metadata`.
-    #[cold]
-    fn metadata(&self) -> Result<[Token; 2], Rejection> {
-        let token = self.fields.get(Field::Metadata);
-        match token.kind {
-            Kind::Null => Ok([Token::default(); 2]),
-            Kind::Object => {
-                let mut found = [Token::default(); 2];
-                find(self.text, token, &["source", "schema_version"], &mut found);
-                Ok(found)
-            }
-            _ => Err(wrong_type(Field::Metadata.name(), "an object", token)),
-        }
+    #[inline(always)]
+    fn usual_text<'a>(&self, field: Field, text: &'a str) -> Option<&'a str> {
+        let token = self.get(field);
+        if token.is_nothing() { None } else { Some(token.of(text)) }
     }
 }

@@ -8,7 +8,7 @@ pub(super) fn parse(text: &str) -> f64 {
     short(text.as_bytes()).unwrap_or_else(|| text.parse().unwrap_or(f64::NAN))
 }
 
-/// Up to 15 digits and no exponent: digits and power of ten are exact, so one division rounds once (Clinger 1990).
+/// Up to 15 digits with a point: digits and power of ten are exact, so one division rounds once (Clinger 1990). Up to 16 without: the conversion rounds.
 fn short(text: &[u8]) -> Option<f64> {
     let digits = text.strip_prefix(b"-").unwrap_or(text);
     if digits.len() > 16 {
@@ -22,9 +22,6 @@ fn short(text: &[u8]) -> Option<f64> {
             b'.' => point = Some(digits.len() - i - 1),
             _ => return None,
         }
-    }
-    if mantissa > 1 << 53 {
-        return None;
     }
     let magnitude = mantissa as f64 / POWERS[point.unwrap_or(0)];
     Some(if digits.len() < text.len() { -magnitude } else { magnitude })
@@ -59,6 +56,13 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn numbers_about_as_long_as_a_double_is_exact_are_rounded_once(text in "-?[1-9][0-9]{0,9}\\.[0-9]{4,8}|[1-9][0-9]{13,17}") {
+            prop_assert_eq!(Some(parse(&text).to_bits()), serde(&text).map(f64::to_bits), "{}", text);
+        }
+
         #[test]
         fn numbers_are_rounded_as_serde_json_rounds_them(text in "-?(0|[1-9][0-9]{0,19})(\\.[0-9]{1,19})?([eE][+-]?[0-9]{1,3})?") {
             let ours = parse(&text);

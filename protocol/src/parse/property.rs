@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 
-use super::fields::{Field, text_of};
+use super::fields::Field;
 use super::number;
-use super::scan::{Kind, Scanner, Token};
+use super::rules::text_of;
+use super::scan::Scanner;
+use super::token::{Kind, Token};
 use crate::event::Event;
 use crate::limits::JSON_DEPTH_MAX;
 
@@ -22,7 +24,7 @@ fn visit(text: &str, at: usize, mut member: impl FnMut(&str, Token)) {
     let Some(mut scanner) = Scanner::new(text, at) else { return };
     // The text was checked when the event was parsed, so the scan ends behind the object.
     let _ = scanner.members(JSON_DEPTH_MAX, |key, value| {
-        match key.kind {
+        match key.kind() {
             Kind::Text => member(key.of(text), value),
             _ => member(&text_of(key, text)?, value),
         }
@@ -55,12 +57,12 @@ impl PropertyReader {
         }
         self.found.clear();
         self.found.extend(self.tokens.iter().map(|&token| Found { token, is_extra: false }));
-        if event.has_extra_fields && self.found.iter().any(|f| f.token.kind == Kind::Absent) {
+        if event.has_extra_fields && self.found.iter().any(|f| f.token.kind() == Kind::Absent) {
             let found = &mut self.found;
             visit(event.raw, 0, |key, value| {
                 if Field::of(key.as_bytes()).is_none()
                     && let Some(i) = names.iter().position(|n| n.as_ref() == key)
-                    && (found[i].is_extra || found[i].token.kind == Kind::Absent)
+                    && (found[i].is_extra || found[i].token.kind() == Kind::Absent)
                 {
                     found[i] = Found { token: value, is_extra: true };
                 }
@@ -77,7 +79,7 @@ impl PropertyReader {
     /// `None` for anything but a number.
     pub fn number(&self, index: usize, event: &Event<'_>) -> Option<f64> {
         let (token, text) = self.get(index, event)?;
-        matches!(token.kind, Kind::Integer | Kind::Decimal).then(|| number::parse(token.of(text)))
+        matches!(token.kind(), Kind::Integer | Kind::Decimal).then(|| number::parse(token.of(text)))
     }
 
     fn get<'e>(&self, index: usize, event: &Event<'e>) -> Option<(Token, &'e str)> {
@@ -88,7 +90,7 @@ impl PropertyReader {
 }
 
 fn scalar_text(token: Token, text: &str) -> Option<Cow<'_, str>> {
-    match token.kind {
+    match token.kind() {
         Kind::True | Kind::False | Kind::Integer | Kind::Decimal => Some(Cow::Borrowed(token.of(text))),
         _ => text_of(token, text),
     }

@@ -3,14 +3,15 @@
 /// Length of the plain run that `bytes` begins with; all of them if nothing stops it.
 #[inline]
 pub(super) fn plain_run(bytes: &[u8]) -> usize {
-    let (blocks, tail) = bytes.as_chunks::<BLOCK>();
-    for (i, block) in blocks.iter().enumerate() {
+    let mut rest = bytes;
+    while let Some((block, behind)) = rest.split_first_chunk::<BLOCK>() {
         let stops = block_stops(block);
         if stops != 0 {
-            return i * BLOCK + first_stop(stops);
+            return bytes.len() - rest.len() + first_stop(stops);
         }
+        rest = behind;
     }
-    blocks.len() * BLOCK + tail_run(tail)
+    bytes.len() - rest.len() + tail_run(rest)
 }
 
 fn tail_run(bytes: &[u8]) -> usize {

@@ -4,61 +4,10 @@
 //! the reason: [`super::slow`] finds the reason. No recursion: nesting is a bit stack, so [`JSON_DEPTH_MAX`] bounds it.
 
 use super::run::plain_run;
+use super::token::{Kind, TEXT_BYTES_MAX, Token};
 use crate::limits::JSON_DEPTH_MAX;
 
 const _: () = assert!(JSON_DEPTH_MAX <= 64, "nesting is kept in the bits of a u64");
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Kind {
-    #[default]
-    Absent,
-    Null,
-    True,
-    False,
-    /// A number without fraction and exponent.
-    Integer,
-    Decimal,
-    /// Between the quotes; what is there is the text itself.
-    Text,
-    /// Between the quotes; has escapes.
-    Escaped,
-    Array,
-    Object,
-}
-
-/// A value's place in the text that was scanned, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Token {
-    pub kind: Kind,
-    start: u32,
-    end: u32,
-}
-
-impl Token {
-    /// `text` must be shorter than 4 GiB; [`Scanner::new`] sees to it.
-    pub fn new(kind: Kind, start: usize, end: usize) -> Self {
-        Self { kind, start: start as u32, end: end as u32 }
-    }
-
-    pub fn start(self) -> usize {
-        self.start as usize
-    }
-
-    #[inline]
-    pub fn len(self) -> usize {
-        (self.end - self.start) as usize
-    }
-
-    #[inline]
-    pub fn of(self, text: &str) -> &str {
-        &text[self.start as usize..self.end as usize]
-    }
-
-    /// With its quotes, if it is a string.
-    pub fn quoted(self, text: &str) -> &str {
-        &text[self.start as usize - 1..self.end as usize + 1]
-    }
-}
 
 pub(super) struct Scanner<'a> {
     text: &'a str,
@@ -72,8 +21,7 @@ const FINITE_DIGITS: usize = 300;
 impl<'a> Scanner<'a> {
     /// `None` when the text is too long for a [`Token`].
     pub fn new(text: &'a str, at: usize) -> Option<Self> {
-        u32::try_from(text.len()).ok()?;
-        Some(Self { text, bytes: text.as_bytes(), at })
+        (text.len() <= TEXT_BYTES_MAX).then_some(Self { text, bytes: text.as_bytes(), at })
     }
 
     #[inline]
@@ -88,6 +36,12 @@ impl<'a> Scanner<'a> {
 
     #[inline]
     pub fn space(&mut self) {
+        if self.peek().is_some_and(|b| b <= b' ') {
+            self.some_space();
+        }
+    }
+
+    fn some_space(&mut self) {
         while let Some(b' ' | b'\n' | b'\t' | b'\r') = self.peek() {
             self.at += 1;
         }
@@ -159,11 +113,9 @@ impl<'a> Scanner<'a> {
 
     /// At least one digit.
     fn digits(&mut self) -> Option<()> {
-        let start = self.at;
-        while self.peek().is_some_and(|b| b.is_ascii_digit()) {
-            self.at += 1;
-        }
-        (self.at > start).then_some(())
+        let count = self.rest(self.at).iter().take_while(|b| b.is_ascii_digit()).count();
+        self.at += count;
+        (count > 0).then_some(())
     }
 
     fn number(&mut self) -> Option<Token> {
@@ -320,9 +272,7 @@ impl<'a> Scanner<'a> {
     /// Behind a member's value: whether another one follows. Leaves `at` at its key, or behind the object.
     #[inline]
     pub fn next_member(&mut self) -> Option<bool> {
-        if self.peek()? <= b' ' {
-            self.space();
-        }
+        self.space();
         let byte = self.peek()?;
         self.at += 1;
         match byte {

@@ -6,7 +6,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Vis
 use serde_json::value::RawValue;
 
 use super::fields::{Field, Fields};
-use super::scan::{Kind, Token};
+use super::token::{Kind, TEXT_BYTES_MAX, Token};
 use crate::event::{RejectCode, Rejection};
 
 /// Where `text`, one JSON value with nothing but white space around it, has the fields of an event.
@@ -14,8 +14,12 @@ use crate::event::{RejectCode, Rejection};
 /// # Errors
 /// `too_deep`, `bad_json`, `not_an_object`, or `bad_value` for a `value` that no double can hold.
 pub(super) fn fields(text: &str, levels: usize) -> Result<Fields, Rejection> {
-    if u32::try_from(text.len()).is_err() {
-        return Err(Rejection::new(RejectCode::TooLarge, None, format!("the event is {} bytes long, at most {}", text.len(), u32::MAX)));
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(Rejection::new(
+            RejectCode::TooLarge,
+            None,
+            format!("the event is {} bytes long, at most {TEXT_BYTES_MAX}", text.len()),
+        ));
     }
     if is_deeper(text, levels) {
         return Err(Rejection::new(RejectCode::TooDeep, None, format!("the event is nested deeper than {levels} levels")));

@@ -54,8 +54,10 @@ pub(super) fn from_rfc3339(text: &str) -> Option<i64> {
 /// A JSON number: milliseconds since 1970, or seconds when it is below 10^11 either way; what is finer than a millisecond is cut off downwards.
 pub(super) fn from_number(text: &str) -> Option<i64> {
     // By far the most: a whole number of milliseconds.
-    if text.len() == 13 && text.bytes().all(|b| b.is_ascii_digit()) {
-        return in_range(text.parse().ok()?);
+    if text.len() == 13
+        && let Some(ms) = text.bytes().try_fold(0i64, |n, b| b.is_ascii_digit().then(|| n * 10 + i64::from(b - b'0')))
+    {
+        return in_range(ms);
     }
     if text.contains(['e', 'E']) {
         let number = super::number::parse(text);

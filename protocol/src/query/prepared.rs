@@ -129,6 +129,8 @@ impl PreparedQuery {
         };
         let page = lay_out(&layout, &current.merged, earlier.as_ref().map(|e| &e.merged))?;
         let range = self.current.plan.range;
+        // No key of any metric: nothing was ever written, and there is nothing that could be closed.
+        let is_blank = self.current.shard_query.metric == MetricSelector::All && !current.merged.metric_known;
         Ok(Answer {
             data: page.rows,
             cursor: page.next.map(|position| cursor::encode(self.query.fingerprint, self.query.range, &position)),
@@ -137,7 +139,7 @@ impl PreparedQuery {
                 from: rfc3339(range.from_ms),
                 to: rfc3339(range.to_ms),
                 shards: current.shards,
-                watermark: current.merged.watermark_ms.map(rfc3339),
+                watermark: current.merged.watermark_ms.filter(|_| !is_blank).map(rfc3339),
                 freshness_ms,
                 error: page.error,
                 sampled: 1.0,

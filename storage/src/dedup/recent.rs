@@ -23,10 +23,13 @@ const PART_BITS: u32 = 6;
 const PARTS: usize = 1 << PART_BITS;
 /// Slots of an empty part.
 const PART_SLOTS_MIN: usize = 16;
-/// A part is rebuilt when it is this full, in tenths.
-const LOAD_TENTHS_MAX: usize = 7;
+/// Slots of a cache line, rounded up.
+const SLOTS_A_LINE: usize = 4;
+/// A part is rebuilt when this share of its slots is used, in sixteenths, and then has this share used.
+const LOAD_SIXTEENTHS_MAX: usize = 12;
+const LOAD_SIXTEENTHS_REBUILT: usize = 7;
 /// What an entry costs in memory at the middle of a part's growth, in bytes; budgets are turned into entries with it.
-pub const ENTRY_MEMORY_BYTES: usize = 34;
+pub const ENTRY_MEMORY_BYTES: usize = 36;
 
 #[derive(Clone, Debug)]
 struct Part {
@@ -77,14 +80,14 @@ impl Part {
     }
 
     fn has_room(&self) -> bool {
-        (self.used + 1) * 10 <= self.slots.len() * LOAD_TENTHS_MAX
+        (self.used + 1) * 16 <= self.slots.len() * LOAD_SIXTEENTHS_MAX
     }
 
-    /// Keeps the entries that arrived at or after `floor`, at half load.
+    /// Keeps the entries that arrived at or after `floor`, with room to grow.
     fn rebuild(&mut self, floor: u32) {
         let keep = |e: &&Entry| e.second >= floor.max(1);
         let kept = self.slots.iter().filter(keep).count();
-        let mut next = Self::with_slots((kept * 2).max(PART_SLOTS_MIN));
+        let mut next = Self::with_slots((kept * 16 / LOAD_SIXTEENTHS_REBUILT).max(PART_SLOTS_MIN));
         for entry in self.slots.iter().filter(keep) {
             let (slot, _) = next.find(entry.hash);
             next.slots[slot] = *entry;
@@ -101,11 +104,13 @@ impl Recent {
         Self { parts: (0..PARTS).map(|_| Part::with_slots(slots)).collect() }
     }
 
-    /// Reads where a lookup of `hash` will begin. Calls for several hashes wait for memory together, their lookups then find it in cache.
+    /// Reads where a lookup of `hash` will begin, and the cache line after it, where most lookups of new hashes end. Calls for several hashes
+    /// wait for memory together; their lookups then find it in cache.
     #[inline]
     pub fn touch(&self, hash: u128) -> u32 {
-        let part = &self.parts[part_of(hash)];
-        part.slots[home_slot(hash, part.slots.len())].second
+        let slots = &self.parts[part_of(hash)].slots;
+        let home = home_slot(hash, slots.len());
+        slots[home].second ^ slots[(home + SLOTS_A_LINE).min(slots.len() - 1)].second
     }
 
     #[inline]

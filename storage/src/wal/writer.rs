@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use super::format::{self, Kind, Place, RecordHead, record_bytes};
 use super::on_disk::GroupOnDisk;
+use super::request::{Op, Request};
 use super::segment::{self, OpenSegment};
-use super::shared::{Op, Placed, Request, Shared, Work, Written};
+use super::shared::{Placed, Shared, Work, Written};
 use super::{MARK_AFTER_IDLE, WalOptions, checkpoint};
 use crate::StorageError;
 use crate::clock::Clock;

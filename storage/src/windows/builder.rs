@@ -138,6 +138,13 @@ impl BlockBuilder {
     }
 
     fn one_value(&mut self, value: f64, time_ms: i64, id: u64) {
+        if self.sums.is_empty() {
+            let windows = self.keys.capacity();
+            self.valued.reserve(windows);
+            self.sums.reserve(windows);
+            self.last_offsets.reserve(windows);
+            self.last_ids.reserve(windows);
+        }
         self.valued.push(self.keys.len() as u32 - 1);
         self.sums.push(value);
         self.last_offsets.push((time_ms - self.start_ms) as u32);

@@ -13,6 +13,8 @@ const RESET: &str = "\x1b[0m";
 
 /// Properties shown at most, in characters.
 const PROPERTIES_CHARS_MAX: usize = 100;
+/// A user or session is shown with so many characters at most.
+const IDENTITY_CHARS_MAX: usize = 12;
 
 /// The line for an event as the node tells it; with colour on a terminal. Text of the event cannot steer the terminal.
 pub fn for_people(json: &str, with_colour: bool) -> String {
@@ -26,17 +28,16 @@ pub fn for_people(json: &str, with_colour: bool) -> String {
     };
     let name = text(&["event", "event_name"]).unwrap_or_default();
     let place = ["source", "device_type", "country_code"].map(|f| text(&[f]).unwrap_or_else(|| "–".to_owned())).join(" ");
-    let who = text(&["user_id", "session_id"]).unwrap_or_else(|| "–".to_owned());
+    let who = text(&["user_id", "session_id"]).map_or_else(|| "–".to_owned(), |id| shortened(&id, IDENTITY_CHARS_MAX));
     let value = event["value"].as_f64().map(|v| format!(" value={v}")).unwrap_or_default();
     let properties: String = match event["properties"].as_object() {
         Some(map) => map.iter().map(|(k, v)| format!(" {}={}", printable(k), plain(v))).collect(),
         None => String::new(),
     };
-    let short: String = properties.chars().take(PROPERTIES_CHARS_MAX).collect();
-    let ellipsis = if short.len() < properties.len() { "…" } else { "" };
+    let properties = shortened(&properties, PROPERTIES_CHARS_MAX);
     let [dim, bold, reset] = if with_colour { [DIM, colour_of(&name), RESET] } else { [""; 3] };
     let time = time.unwrap_or_default();
-    format!("{dim}{time:<24}{reset}  {bold}{name:<18}{reset}  {place:<22}  {who:<12}{value}{dim}{short}{ellipsis}{reset}")
+    format!("{dim}{time:<24}{reset}  {bold}{name:<18}{reset}  {place:<22}  {who:<12}{value}{dim}{properties}{reset}")
 }
 
 fn colour_of(name: &str) -> &'static str {
@@ -47,6 +48,13 @@ fn colour_of(name: &str) -> &'static str {
     } else {
         BOLD
     }
+}
+
+fn shortened(text: &str, chars_max: usize) -> String {
+    if text.chars().count() <= chars_max {
+        return text.to_owned();
+    }
+    text.chars().take(chars_max - 1).chain(['…']).collect()
 }
 
 fn plain(value: &Value) -> String {
@@ -74,6 +82,7 @@ mod tests {
         );
         assert_eq!(line, "2026-01-01T12:00:00Z      purchase            web – US                u_1          value=19 plan=team");
         assert!(for_people(r#"{"event":"error_occurred"}"#, true).contains(RED));
+        assert!(for_people(r#"{"event":"a","session_id":"0123456789abcdef"}"#, false).ends_with("0123456789a…"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::*;
 use crate::boot::{Machine, mesh_options};
 use crate::config::Config;
 use crate::http::{App, router};
+use crate::limits::SMALL_BODY_BYTES_MAX;
 
 struct Node {
     app: AppState,
@@ -75,7 +76,7 @@ async fn refusals_name_the_code_the_field_and_what_was_meant() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_that_are_no_query_are_refused() {
     let node = node().await;
-    let long = "x".repeat(QUERY_BODY_BYTES_MAX + 1);
+    let long = "x".repeat(SMALL_BODY_BYTES_MAX + 1);
     let many = json!({"queries": vec![json!({}); QUERIES_MAX + 1]}).to_string();
     for (body, status, code) in [
         (" ", 400, "empty_body"),

@@ -85,7 +85,9 @@ fn an_unknown_metric_is_404_with_the_nearest_name() {
     assert_eq!(unknown_metric("page_veiw", ["signup", "page_view"]).did_you_mean.as_deref(), Some("page_view"));
     let known = [Ok(PartialAnswer::default()), Ok(PartialAnswer { metric_known: true, ..PartialAnswer::default() })];
     assert!(answer(&prepared, known).is_ok(), "one shard is enough to know it");
-    assert!(answer(&prepare(&[("metric", "*")]).expect("prepares"), [Ok(PartialAnswer::default())]).is_ok());
+    let blank = PartialAnswer { watermark_ms: NOW, applied_index: 3, ..PartialAnswer::default() };
+    let nothing_yet = answer(&prepare(&[("metric", "*")]).expect("prepares"), [Ok(blank)]).expect("`*` is always known");
+    assert_eq!((nothing_yet.receipt.watermark, nothing_yet.data[0].values["count"]), (None, Some(0.0)));
 }
 
 #[test]

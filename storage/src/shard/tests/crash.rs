@@ -6,12 +6,13 @@ use crate::disk::{PowerCut, Unsynced};
 const MODES: [Unsynced; 3] = [Unsynced::Drop, Unsynced::Tear, Unsynced::Zero];
 
 /// Entry `index` of a log with new and repeated events, several hours, and time enough to seal and fold.
-fn entry(index: u64) -> bytes::Bytes {
+pub fn entry(index: u64) -> bytes::Bytes {
     let stamp_ms = BASE_MS + index as i64 * 900_000;
     let events: Vec<Event> = (0..40)
-        .map(|n| Event {
-            id: index * 25 + n,
-            dimensions: [n as u8 % 2, 0, n as u8 % 3],
+        .map(|n| (index * 25 + n, n))
+        .map(|(id, n)| Event {
+            id,
+            dimensions: [(id % 2) as u8, 0, (id % 3) as u8],
             time_ms: stamp_ms - n as i64 * 60_000,
             derived: (n % 3 == 0).then_some((n as u8 % 2, Some(n as f64))),
             ..event(0)

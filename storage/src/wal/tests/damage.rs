@@ -293,7 +293,7 @@ fn apply(bytes: &mut Vec<u8>, at: usize, harm: &Harm) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     /// Whatever happens to the files: no panic, and a group either is stopped or holds a state it once had.
     #[test]

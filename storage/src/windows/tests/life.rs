@@ -70,7 +70,7 @@ fn one_entry_cannot_open_more_rows_than_the_limit() {
 #[test]
 fn one_tick_merges_a_bounded_number_of_bytes_and_later_ones_the_rest() {
     let mut store = WindowStore::new(settings());
-    for hour in 0..48 {
+    for hour in 0..36 {
         for i in 0..15_000u64 {
             let time_ms = T0 + hour * HOUR_MS + i as i64;
             store.append(T0, Row { key: i as u32, time_ms, id: i, user: mix(i) | 1, session: mix(i) | 1, value: 0.5 });
@@ -164,6 +164,25 @@ fn a_save_writes_what_is_new_and_files_do_not_leak() {
     let slices = loaded.levels.iter().flat_map(BTreeMap::values).flat_map(|p| &p.blocks);
     let inside = |b: &Bytes| files.files.values().any(|f| f.as_ptr_range().contains(&b.as_ptr()));
     assert!(slices.into_iter().all(|s| inside(s.block.bytes())));
+}
+
+#[test]
+fn a_file_that_is_mostly_dead_is_rewritten_by_the_next_save() {
+    let mut store = WindowStore::new(WindowSettings { retention_minute_ms: Some(2 * DAY_MS), ..settings() });
+    let mut files = MemoryFiles::default();
+    (0..9_000u64).for_each(|i| store.append(T0, row((i % 30) as u32, T0 + i as i64 * 9_000, i)));
+    (0..4).for_each(|n| store.tick(T0 + DAY_MS + n * LATENESS_MS));
+    let first = save(&mut store, &mut files);
+    let again = save(&mut store, &mut files);
+    assert_eq!(again.manifest.files, first.manifest.files, "nothing changed, nothing is written");
+    let before = total(&store, Grain::Hour, T0, T0 + DAY_MS, 30);
+    store.tick(T0 + 4 * DAY_MS);
+    assert_eq!(store.stats().windows[0], 0, "minutes are past their retention");
+    let second = save(&mut store, &mut files);
+    assert!(second.files().all(|f| first.files().all(|old| old != f)), "the old file is no longer needed");
+    files.keep_only(&second);
+    let loaded = WindowStore::load(&second.manifest, settings(), &files).expect("just written");
+    assert_eq!((total(&loaded, Grain::Hour, T0, T0 + DAY_MS, 30), before), (9_000, 9_000));
 }
 
 #[test]

@@ -90,7 +90,7 @@ fn check_answers(random: &mut Random, store: &WindowStore, events: &[Row], now_m
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
 
     #[test]
     fn answers_equal_those_of_an_oracle_whatever_is_sealed_folded_or_reloaded(ops in ops(), seed in any::<u64>()) {

@@ -1,0 +1,44 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+SHELL := /bin/bash
+CARGO_TARGET_DIR ?= $(CURDIR)/target
+export CARGO_TARGET_DIR
+RATE ?= 50
+HTTP ?= 127.0.0.1:7070
+
+.PHONY: help demo test fmt lint unit build deny setup flights-year clean-demo
+
+help: ## What there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+
+setup: ## Install what a fresh Debian machine with Rust lacks (compiler, rustfmt, clippy)
+	@ops/setup.sh
+
+demo: setup ## Build, start one node with live sample traffic, print the dashboard's URL
+	cargo build --release --locked --package tallymesh-node
+	$(CARGO_TARGET_DIR)/release/tallymesh demo --rate $(RATE) --http $(HTTP)
+
+test: setup fmt lint unit ## Format check, lints with warnings denied, every test
+
+fmt:
+	cargo fmt --all --check
+
+lint:
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+unit:
+	cargo build --workspace --locked
+	cargo test --workspace --locked
+
+deny: ## Licences, duplicate and banned crates, sources (installs cargo-deny when it is missing)
+	command -v cargo-deny >/dev/null || cargo install cargo-deny --version 0.20.2 --locked
+	cargo deny --all-features check bans licenses sources
+
+flights-year: ## The flights test over the whole year: make flights-year FILE=flights.ndjson.gz
+	cargo build --workspace --locked
+	TALLYMESH_FLIGHTS=$(abspath $(FILE)) cargo test --locked --package tallymesh-chaos-tests --test flights -- --nocapture
+
+build: setup ## Release binary
+	cargo build --release --locked --package tallymesh-node
+
+clean-demo: ## Forget the demo's data
+	rm -rf ./tallymesh-data/demo

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Installs what a fresh Debian machine with Rust lacks to build Tallymesh. Does nothing when all is there.
+set -euo pipefail
+
+need_packages=()
+command -v cc >/dev/null || need_packages+=(build-essential)
+command -v make >/dev/null || need_packages+=(make)
+command -v curl >/dev/null || need_packages+=(curl)
+if [ ${#need_packages[@]} -gt 0 ]; then
+  as_root=()
+  [ "$(id -u)" = 0 ] || as_root=(sudo)
+  echo "installing: ${need_packages[*]}"
+  "${as_root[@]}" apt-get update -q
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${need_packages[@]}"
+fi
+
+if ! command -v cargo >/dev/null; then
+  echo "Rust is not installed: get it from https://rustup.rs, then run this again" >&2
+  exit 1
+fi
+for component in rustfmt clippy; do
+  case $component in rustfmt) probe="cargo fmt --version" ;; clippy) probe="cargo clippy --version" ;; esac
+  $probe >/dev/null 2>&1 || rustup component add "$component"
+done
