@@ -22,7 +22,7 @@ use tallymesh_storage::StorageError;
 use tallymesh_storage::clock::Clock;
 use tallymesh_storage::dir_lock::DirLock;
 use tallymesh_storage::disk::Disk;
-use tallymesh_storage::wal::Wal;
+use tallymesh_storage::wal::{Wal, WalStats};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -159,6 +159,7 @@ struct Inner {
     lanes: Arc<Semaphore>,
     /// Lanes that one query is spread over.
     lane_count: usize,
+    log: Wal,
     /// What has to be ended, in this order; taken by the first shutdown.
     owned: tokio::sync::Mutex<Option<Owned>>,
 }
@@ -289,6 +290,11 @@ impl Mesh {
     /// Every shard, in order. Waits for nothing: where a shard is busy applying, the figures are those of a moment ago.
     pub fn status(&self) -> Vec<ShardStatus> {
         self.inner.shards.iter().map(Slot::status).collect()
+    }
+
+    /// The log that all shards share.
+    pub fn log_stats(&self) -> WalStats {
+        self.inner.log.stats()
     }
 
     /// Whether every shard has a leader that can take writes now.

@@ -99,7 +99,7 @@ pub fn router(app: AppState) -> Router {
         .merge(home::router())
         .fallback(no_such_page)
         .method_not_allowed_fallback(problem::method_not_allowed)
-        .layer(CatchPanicLayer::custom(context::panicked))
+        .layer(CatchPanicLayer::custom(context::Panicked(app.metrics.clone())))
         .layer(axum::middleware::from_fn_with_state(app.clone(), context::frame))
         .with_state(app)
 }

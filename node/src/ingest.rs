@@ -65,6 +65,7 @@ struct Limits {
     future_tolerance_ms: i64,
     retention_day_ms: Option<i64>,
     append_timeout: Duration,
+    shard_queue_bytes_max: usize,
 }
 
 /// What ingest shares with the rest of the node.
@@ -126,6 +127,7 @@ impl Ingest {
                 future_tolerance_ms: ingest.future_tolerance.as_ms() as i64,
                 retention_day_ms: config.retention.day.as_ms().map(|ms| ms as i64),
                 append_timeout: ingest.append_timeout.duration(),
+                shard_queue_bytes_max: ingest.shard_queue_bytes_max.as_usize(),
             },
         };
         Self { shared: Arc::new(shared) }
@@ -200,6 +202,7 @@ impl Shared {
         if parts.is_empty() {
             return Ok(Appended::default());
         }
+        fits_queues(&parts, self.mesh.shards(), self.limits.shard_queue_bytes_max)?;
         let parts: Vec<(ShardId, Bytes)> = parts.into_iter().map(|(shard, bytes)| (shard, Bytes::from_owner(bytes))).collect();
         let shards: Vec<ShardId> = parts.iter().map(|(shard, _)| *shard).collect();
         let started = self.clock.monotonic();
@@ -244,6 +247,22 @@ fn refused(refused: Refused) -> Problem {
             Problem::new(ErrorCode::Overloaded, refused.to_string()).limit(limit as u64).retry_after_ms(RETRY_AFTER_MS)
         }
     }
+}
+
+/// A shard takes one part of any size, but several only up to its queue: a request beyond that would be refused as often as it is sent.
+fn fits_queues<B: AsRef<[u8]>>(parts: &[(ShardId, B)], shards: u16, queue_bytes_max: usize) -> Result<(), Problem> {
+    let mut queued = vec![(0, 0); usize::from(shards)];
+    for (shard, bytes) in parts {
+        if let Some((count, sum)) = queued.get_mut(usize::from(shard.0)) {
+            *count += 1;
+            *sum += bytes.as_ref().len();
+        }
+    }
+    if queued.iter().any(|(count, sum)| *count > 1 && *sum > queue_bytes_max) {
+        let detail = format!("the keys of this request are over {queue_bytes_max} bytes for one shard; send it in parts");
+        return Err(Problem::new(ErrorCode::BodyTooLarge, detail).limit(queue_bytes_max as u64));
+    }
+    Ok(())
 }
 
 /// One answer for all parts; on failure, also what got through.

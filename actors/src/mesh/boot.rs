@@ -156,6 +156,7 @@ async fn start_shards(
         log_is_full,
         lanes: Arc::new(Semaphore::new(lanes * super::read::QUERIES_PER_LANE)),
         lane_count: lanes,
+        log: log.wal.clone(),
         owned: tokio::sync::Mutex::new(Some(Owned { upkeep, actors, log, _lock: lock })),
     };
     Ok(Mesh { inner: Arc::new(inner) })

@@ -1,6 +1,7 @@
 //! Around every request: its id, its deadline for the body, its log line and metrics, and the last touch to its answer.
 
 use std::any::Any;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
@@ -10,10 +11,12 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tallymesh_protocol::error::{ErrorCode, Problem};
+use tower_http::catch_panic::ResponseForPanic;
 
 use super::body::DeadlineBody;
 use super::{AppState, HttpProblem};
 use crate::limits::REQUEST_ID_BYTES_MAX;
+use crate::metrics::Metrics;
 use crate::unique::UniqueNumbers;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -119,9 +122,53 @@ async fn as_problem(response: Response) -> Response {
     made
 }
 
-/// The answer to a request whose handler panicked; the panic itself has been printed with its place.
-pub fn panicked(panic: Box<dyn Any + Send>) -> Response {
-    let what = panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
-    tracing::error!(panic = what.as_deref().unwrap_or("unknown"), "a request ended in a panic");
-    HttpProblem::from(Problem::new(ErrorCode::Internal, "this is a bug; the request id finds it in the node's log")).into_response()
+/// Answers requests whose handler panicked; the panic itself has been printed with its place.
+#[derive(Clone)]
+pub struct Panicked(pub Arc<Metrics>);
+
+impl ResponseForPanic for Panicked {
+    type ResponseBody = Body;
+
+    fn response_for_panic(&mut self, panic: Box<dyn Any + Send>) -> Response {
+        let what = panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
+        tracing::error!(panic = what.as_deref().unwrap_or("unknown"), "a request ended in a panic");
+        self.0.panics.add(1);
+        HttpProblem::from(Problem::new(ErrorCode::Internal, "this is a bug; the request id finds it in the node's log")).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::routing::get;
+    use tower::ServiceExt;
+    use tower_http::catch_panic::CatchPanicLayer;
+
+    use super::*;
+
+    async fn broken() -> &'static str {
+        panic!("on purpose")
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_problem_of_one_request_and_counted() {
+        let metrics = Arc::new(Metrics::default());
+        let router = Router::new().route("/", get(broken)).layer(CatchPanicLayer::custom(Panicked(metrics.clone())));
+        for panics in 1..3 {
+            let request: Request = Request::default();
+            let response = router.clone().oneshot(request).await.expect("infallible");
+            assert_eq!((response.status().as_u16(), metrics.panics.get()), (500, panics));
+            assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
+        }
+    }
+
+    #[tokio::test]
+    async fn plain_errors_of_the_framework_become_problems_and_answers_stay_as_they_are() {
+        let code = |response: Response| response.extensions().get::<HttpProblem>().map(|p| p.0.code);
+        let plain = (StatusCode::PAYLOAD_TOO_LARGE, "length limit exceeded").into_response();
+        assert_eq!(code(as_problem(plain).await), Some(ErrorCode::BodyTooLarge));
+        let own = (StatusCode::UNPROCESSABLE_ENTITY, axum::Json("{}")).into_response();
+        assert_eq!(code(as_problem(own).await), None);
+        assert_eq!(code(as_problem("fine".into_response()).await), None);
+    }
 }

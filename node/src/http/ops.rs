@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tallymesh_actors::ShardStatus;
 use tallymesh_protocol::error::{ErrorCode, Problem};
 use tallymesh_protocol::time::rfc3339;
+use tallymesh_storage::wal::WalStats;
 
 use super::{App, AppState, HttpProblem};
 use crate::metrics::{Exposition, Kind, ProcessUse};
@@ -112,6 +113,7 @@ async fn metrics(State(app): State<AppState>, Query(params): Query<MetricsParams
     let mut out = Exposition::default();
     app.metrics.expose(app.monotonic(), &mut out);
     expose_node(&app, &mut out);
+    expose_log(&app.mesh.log_stats(), &mut out);
     expose_shards(&app.mesh.status(), &mut out);
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], out.finish()).into_response())
 }
@@ -151,6 +153,21 @@ fn expose_node(app: &App, out: &mut Exposition) {
     out.single("process_resident_memory_bytes", Gauge, "Resident memory.", process.resident_bytes as f64);
     out.single("process_open_fds", Gauge, "Open files.", process.open_files as f64);
     out.single("process_threads", Gauge, "Threads.", process.threads as f64);
+}
+
+fn expose_log(log: &WalStats, out: &mut Exposition) {
+    use Kind::{Counter, Gauge};
+    out.single("tallymesh_log_disk_bytes", Gauge, "Disk of the write-ahead log.", log.disk_bytes as f64);
+    out.single("tallymesh_log_segments", Gauge, "Files of the write-ahead log.", log.segments as f64);
+    out.single("tallymesh_log_queued_bytes", Gauge, "Waiting to be written or being written.", log.queued_bytes as f64);
+    out.single("tallymesh_log_cached_bytes", Gauge, "Recent entries in memory.", log.cached_bytes as f64);
+    out.single("tallymesh_log_written_bytes_total", Counter, "Bytes written.", log.written_bytes as f64);
+    out.single("tallymesh_log_batches_total", Counter, "Batches written, one sync each.", log.batches as f64);
+    out.single("tallymesh_log_requests_total", Counter, "Requests in those batches.", log.requests as f64);
+    out.single("tallymesh_log_syncs_total", Counter, "Syncs.", log.syncs as f64);
+    out.single("tallymesh_log_sync_seconds_total", Counter, "Time in syncs.", log.sync_time.as_secs_f64());
+    out.single("tallymesh_log_slowest_sync_seconds", Gauge, "The slowest sync so far.", log.slowest_sync.as_secs_f64());
+    out.single("tallymesh_log_up", Gauge, "1 while the log takes writes.", f64::from(u8::from(log.poisoned.is_none())));
 }
 
 type ShardGauge = (&'static str, Kind, &'static str, fn(&ShardStatus) -> f64);

@@ -29,3 +29,11 @@ fn what_failed_decides_the_answer_and_what_got_through_is_still_counted() {
         assert!(problem.retry_after_ms.is_some() && problem.code.is_retryable());
     }
 }
+
+#[test]
+fn a_request_that_could_never_be_queued_is_too_large_and_not_overload() {
+    let part = |shard: u16, bytes: usize| (ShardId(shard), vec![0; bytes]);
+    assert_eq!(fits_queues(&[part(0, 900), part(1, 60), part(1, 40)], 2, 100), Ok(()));
+    let refused = fits_queues(&[part(0, 1), part(1, 60), part(1, 41)], 2, 100).expect_err("too much for one queue");
+    assert_eq!((refused.code, refused.limit), (ErrorCode::BodyTooLarge, Some(100)));
+}

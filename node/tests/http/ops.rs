@@ -35,6 +35,8 @@ async fn metrics_are_well_formed_and_move() {
         ("tallymesh_append_seconds_count", 2.0),
         ("tallymesh_http_request_seconds_count", 2.0),
         ("tallymesh_shard_dedup_memory_bytes", 1.0),
+        ("tallymesh_log_written_bytes_total", 50.0),
+        ("tallymesh_log_syncs_total", 2.0),
         ("tallymesh_disk_free_bytes", 1.0),
         ("process_cpu_seconds_total", 0.001),
         ("process_resident_memory_bytes", 1e6),
