@@ -76,7 +76,8 @@ pub struct PartOutcome {
 /// Why a batch is not known to be durable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    #[error("shard {shard}: its queue holds {limit_bytes} bytes already")]
+    /// Its queue is full, or snapshots are behind the log.
+    #[error("shard {shard} is behind: {limit_bytes} bytes wait for it already")]
     Overloaded { shard: ShardId, limit_bytes: usize },
     #[error("shard {shard} did not answer within {waited_ms} ms")]
     Timeout { shard: ShardId, waited_ms: u64 },
@@ -153,8 +154,8 @@ struct Inner {
     shards: Vec<Slot>,
     /// Set once nothing is taken in any more.
     closing: AtomicBool,
-    /// Set while the log is at its limit; see [`room::LogRoom::is_full`].
-    log_is_full: Arc<AtomicBool>,
+    /// See [`room::LogRoom::full_bytes`].
+    log_full_bytes: u64,
     /// Lanes of queries that compute at the same time.
     lanes: Arc<Semaphore>,
     /// Lanes that one query is spread over.
@@ -263,8 +264,8 @@ impl Mesh {
         match self.inner.shards.get(usize::from(shard.0)) {
             None => Err(AppendError::Refused { shard, detail: format!("there are {} shards", self.inner.shards.len()) }),
             Some(Slot::Stopped { detail, .. }) => Err(stopped(detail)),
-            Some(Slot::Running(running)) if self.inner.log_is_full.load(Ordering::Relaxed) => {
-                Err(AppendError::Overloaded { shard, limit_bytes: running.parts.queue_bytes_max })
+            Some(Slot::Running(_)) if self.inner.log.disk_bytes() >= self.inner.log_full_bytes => {
+                Err(AppendError::Overloaded { shard, limit_bytes: usize::try_from(self.inner.log_full_bytes).unwrap_or(usize::MAX) })
             }
             Some(Slot::Running(running)) => running.reserve(bytes).map(|room| (running, room)),
         }

@@ -185,6 +185,11 @@ impl Wal {
         self.shared.group_state(group)
     }
 
+    /// The whole log on disk, in bytes; as cheap as it can be.
+    pub fn disk_bytes(&self) -> u64 {
+        self.shared.disk_bytes()
+    }
+
     pub fn stats(&self) -> WalStats {
         self.shared.stats()
     }

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use futures::future::join_all;
 use tallymesh_protocol::command::{ShardSettings, encode_configure, encode_tick};
@@ -18,6 +17,7 @@ use tokio::sync::Semaphore;
 
 use super::cluster_file::ClusterFile;
 use super::log_runner::LogRunner;
+use super::room::LogRoom;
 use super::upkeep::Upkeep;
 use super::{Inner, Mesh, MeshOptions, Owned, Slot, StartError};
 use crate::raft::{Blocking, DurableIndex, LogStore, OpenReplica, OpenState, RaftReplica, StateMachine, StopReason};
@@ -142,10 +142,8 @@ async fn start_shards(
             }
         });
     }
-    let log_is_full = Arc::new(AtomicBool::new(false));
     let running: Vec<Shard> = shards.iter().filter_map(Slot::running).cloned().collect();
-    let upkeep =
-        Upkeep::start(running, log.wal.clone(), options.clock.clone(), options.log_bytes_max, options.tick_interval, log_is_full.clone());
+    let upkeep = Upkeep::start(running, log.wal.clone(), options.clock.clone(), options.log_bytes_max, options.tick_interval);
     let lanes = std::thread::available_parallelism().map_or(2, usize::from);
     let inner = Inner {
         definitions,
@@ -153,7 +151,7 @@ async fn start_shards(
         blocking,
         shards,
         closing: AtomicBool::new(false),
-        log_is_full,
+        log_full_bytes: LogRoom::full_bytes(options.log_bytes_max),
         lanes: Arc::new(Semaphore::new(lanes * super::read::QUERIES_PER_LANE)),
         lane_count: lanes,
         log: log.wal.clone(),

@@ -36,9 +36,14 @@ impl LogRoom {
         Self { log_bytes_max, asked: BTreeMap::new() }
     }
 
-    /// Whether nothing more may be appended until snapshots have caught up.
+    /// Log on disk from which on nothing more may be appended until snapshots have caught up, in bytes. What has been let in already still comes on top:
+    /// with the default limits that stays below twice `log_bytes_max`.
+    pub fn full_bytes(log_bytes_max: u64) -> u64 {
+        log_bytes_max.saturating_add(log_bytes_max / 2)
+    }
+
     pub fn is_full(&self, disk_bytes: u64) -> bool {
-        disk_bytes >= self.log_bytes_max.saturating_mul(2)
+        disk_bytes >= Self::full_bytes(self.log_bytes_max)
     }
 
     /// Shards that are to write a snapshot now. `disk_bytes` is the whole log on disk.
@@ -101,8 +106,8 @@ mod tests {
     }
 
     #[test]
-    fn log_of_twice_the_size_is_full() {
+    fn log_of_half_as_much_again_is_full() {
         let room = LogRoom::new(MAX);
-        assert!(!room.is_full(1_999) && room.is_full(2_000));
+        assert!(!room.is_full(1_499) && room.is_full(1_500));
     }
 }

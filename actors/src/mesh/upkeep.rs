@@ -1,7 +1,6 @@
 //! What happens by itself: shards are told the time, and those that hold the log back write snapshots.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tallymesh_storage::clock::Clock;
@@ -22,16 +21,9 @@ pub struct Upkeep {
 }
 
 impl Upkeep {
-    pub fn start(
-        shards: Vec<Shard>,
-        wal: Wal,
-        clock: Arc<dyn Clock>,
-        log_bytes_max: u64,
-        tick_interval: Duration,
-        log_is_full: Arc<AtomicBool>,
-    ) -> Self {
+    pub fn start(shards: Vec<Shard>, wal: Wal, clock: Arc<dyn Clock>, log_bytes_max: u64, tick_interval: Duration) -> Self {
         let (end, ended) = watch::channel(false);
-        let work = Work { shards, wal, clock, room: LogRoom::new(log_bytes_max), log_is_full };
+        let work = Work { shards, wal, clock, room: LogRoom::new(log_bytes_max), log_is_full: false };
         Self { task: MeshRuntime::spawn_task(work.run(tick_interval, ended)), end }
     }
 
@@ -48,7 +40,7 @@ struct Work {
     wal: Wal,
     clock: Arc<dyn Clock>,
     room: LogRoom,
-    log_is_full: Arc<AtomicBool>,
+    log_is_full: bool,
 }
 
 impl Work {
@@ -91,7 +83,7 @@ impl Work {
             }
         }
         let is_full = self.room.is_full(stats.disk_bytes);
-        if self.log_is_full.swap(is_full, Ordering::Relaxed) != is_full {
+        if std::mem::replace(&mut self.log_is_full, is_full) != is_full {
             tracing::warn!(is_full, disk_bytes = stats.disk_bytes, "the log is at its limit (appends are refused), or no more");
         }
     }

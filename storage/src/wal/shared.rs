@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -45,6 +46,8 @@ pub(super) enum Work {
 
 pub(super) struct Shared {
     state: Mutex<State>,
+    /// As in the statistics, for whoever asks at every request.
+    disk_bytes: AtomicU64,
     work: Condvar,
     disk: Arc<dyn Disk>,
     dir: PathBuf,
@@ -91,7 +94,7 @@ impl State {
 impl Shared {
     pub fn new(disk: Arc<dyn Disk>, dir: PathBuf, options: WalOptions, groups: BTreeMap<u16, GroupIndex>) -> Self {
         let state = State { groups, ..State::default() };
-        Self { state: Mutex::new(state), work: Condvar::new(), disk, dir, options }
+        Self { state: Mutex::new(state), disk_bytes: AtomicU64::new(0), work: Condvar::new(), disk, dir, options }
     }
 
     pub fn on_work(&self, hook: Box<dyn Fn() + Send + Sync>) {
@@ -200,11 +203,16 @@ impl Shared {
     }
 
     pub fn record_segments(&self, oldest: u64, segments: u64, disk_bytes: u64, removed: u64) {
+        self.disk_bytes.store(disk_bytes, Ordering::Relaxed);
         let mut state = self.state.lock();
         state.oldest_segment = oldest;
         state.stats.segments = segments;
         state.stats.disk_bytes = disk_bytes;
         state.stats.segments_removed += removed;
+    }
+
+    pub fn disk_bytes(&self) -> u64 {
+        self.disk_bytes.load(Ordering::Relaxed)
     }
 
     /// From now on nothing is accepted. Returns what waited, to be told.
