@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 CARGO_TARGET_DIR ?= $(CURDIR)/target
 export CARGO_TARGET_DIR
-RATE ?= 50
+RATE ?= 10
 HTTP ?= 127.0.0.1:7070
 
 .PHONY: help demo test fmt lint unit build deny setup flights-year clean-demo

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use futures::future::join_all;
 use tallymesh_protocol::command::{ShardSettings, encode_configure, encode_tick};
