@@ -18,9 +18,21 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 pub use client::CliError;
 
+const EXAMPLES: &str = "\
+Examples:
+  See it move, with sample traffic of a product:
+    tallymesh demo
+
+  Run a node, send it something, ask:
+    tallymesh serve &
+    tallymesh seed --count 10000
+    tallymesh query --metric page_view --agg count,users --group-by country_code --order=-value
+
+Each command has examples of its own: tallymesh query --help";
+
 /// Counts events as they happen, with numbers that can be trusted.
 #[derive(Debug, Parser)]
-#[command(name = "tallymesh", version, propagate_version = true, max_term_width = 120)]
+#[command(name = "tallymesh", version, propagate_version = true, max_term_width = 120, after_help = EXAMPLES)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -10,7 +10,16 @@ use super::output::{Format, OutputArgs, Table, grouped, print_json, print_text};
 const RAW_CHARS_MAX: usize = 60;
 
 /// List or retry refused events.
+const EXAMPLES: &str = "\
+Examples:
+  What was refused, and why:
+    tallymesh dead-letters ls --limit 20
+
+  Try everything again, after the cause is mended:
+    tallymesh dead-letters retry";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct DeadLettersArgs {
     #[command(subcommand)]
     action: Action,

@@ -29,7 +29,16 @@ const BATCHES_WAITING_MAX: usize = 2;
 const RETRY_FOR: Duration = Duration::from_secs(60);
 
 /// Run a node with live sample traffic.
+const EXAMPLES: &str = "\
+Examples:
+  The page and the numbers of a product, at http://127.0.0.1:7070:
+    tallymesh demo
+
+  Busier, elsewhere, from scratch:
+    tallymesh demo --rate 200 --http 127.0.0.1:8080 --data-dir /tmp/demo";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct DemoArgs {
     /// Nodes on this machine
     #[arg(long, value_name = "N", default_value_t = 1)]

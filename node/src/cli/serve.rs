@@ -7,7 +7,21 @@ use crate::boot::{Machine, RunningNode, interrupted};
 use crate::config::{Config, Sources};
 use crate::logs;
 
+const EXAMPLES: &str = "\
+Examples:
+  One node with every default, data in ./tallymesh-data, http://127.0.0.1:7070:
+    tallymesh serve
+
+  A configuration file, and one setting changed:
+    tallymesh serve --config cluster.toml --set retention.minute=30d
+
+  The same from the environment:
+    TALLYMESH_HTTP__ADDR=0.0.0.0:7070 tallymesh serve
+
+SIGTERM or Ctrl-C: what was accepted is finished, then the node ends with exit code 0.";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct ServeArgs {
     /// Configuration file; without one, every setting has its default.
     #[arg(long, value_name = "FILE", env = "TALLYMESH_CONFIG")]
