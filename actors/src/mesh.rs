@@ -4,7 +4,7 @@ mod boot;
 mod cluster_file;
 mod log_runner;
 mod read;
-mod room;
+pub(crate) mod room;
 mod upkeep;
 
 use std::path::PathBuf;
@@ -30,6 +30,7 @@ use tokio::time::Instant;
 use crate::raft::Blocking;
 use crate::shard::{Reserved, Shard};
 use log_runner::LogRunner;
+use room::LogDoor;
 use upkeep::Upkeep;
 
 /// How to start.
@@ -76,9 +77,12 @@ pub struct PartOutcome {
 /// Why a batch is not known to be durable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// Its queue is full, or snapshots are behind the log.
+    /// Its queue is full.
     #[error("shard {shard} is behind: {limit_bytes} bytes wait for it already")]
     Overloaded { shard: ShardId, limit_bytes: usize },
+    /// Snapshots are behind the log.
+    #[error("the log holds {limit_bytes} bytes that no snapshot covers yet")]
+    LogFull { limit_bytes: u64 },
     #[error("shard {shard} did not answer within {waited_ms} ms")]
     Timeout { shard: ShardId, waited_ms: u64 },
     #[error("shard {shard} stopped: {detail}")]
@@ -91,7 +95,7 @@ pub enum AppendError {
 impl AppendError {
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Overloaded { .. } => ErrorCode::Overloaded,
+            Self::Overloaded { .. } | Self::LogFull { .. } => ErrorCode::Overloaded,
             Self::Timeout { .. } => ErrorCode::ShardUnavailable,
             Self::Stopped { .. } => ErrorCode::StorageFailed,
             Self::Refused { .. } => ErrorCode::Internal,
@@ -154,8 +158,7 @@ struct Inner {
     shards: Vec<Slot>,
     /// Set once nothing is taken in any more.
     closing: AtomicBool,
-    /// See [`room::LogRoom::full_bytes`].
-    log_full_bytes: u64,
+    door: LogDoor,
     /// Lanes of queries that compute at the same time.
     lanes: Arc<Semaphore>,
     /// Lanes that one query is spread over.
@@ -236,8 +239,8 @@ impl Mesh {
         let mut reserved = Vec::with_capacity(parts.len());
         for (shard, bytes) in &parts {
             match self.reserve(*shard, bytes.len()) {
-                Err(AppendError::Overloaded { shard, limit_bytes }) => {
-                    return parts.iter().map(|_| Err(AppendError::Overloaded { shard, limit_bytes })).collect();
+                Err(error @ (AppendError::Overloaded { .. } | AppendError::LogFull { .. })) => {
+                    return parts.iter().map(|_| Err(error.clone())).collect();
                 }
                 other => reserved.push(other),
             }
@@ -264,10 +267,10 @@ impl Mesh {
         match self.inner.shards.get(usize::from(shard.0)) {
             None => Err(AppendError::Refused { shard, detail: format!("there are {} shards", self.inner.shards.len()) }),
             Some(Slot::Stopped { detail, .. }) => Err(stopped(detail)),
-            Some(Slot::Running(_)) if self.inner.log.disk_bytes() >= self.inner.log_full_bytes => {
-                Err(AppendError::Overloaded { shard, limit_bytes: usize::try_from(self.inner.log_full_bytes).unwrap_or(usize::MAX) })
+            Some(Slot::Running(running)) => {
+                let log = self.inner.door.enter(bytes)?;
+                running.reserve(bytes, log).map(|room| (running, room))
             }
-            Some(Slot::Running(running)) => running.reserve(bytes).map(|room| (running, room)),
         }
     }
 

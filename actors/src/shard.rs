@@ -16,6 +16,7 @@ use tallymesh_storage::shard::ShardStats;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::mesh::room::LogShare;
 use crate::mesh::{AppendError, PartOutcome};
 use crate::raft::{SharedState, Snapshots, StopReason};
 use crate::replicator::Replicator;
@@ -45,8 +46,11 @@ pub struct Shard {
     stats: Arc<Mutex<ShardStats>>,
 }
 
-/// Room in a shard's queue, taken before anything is sent.
-pub struct Reserved(OwnedSemaphorePermit);
+/// Room in a shard's queue and in the log, taken before anything is sent.
+pub struct Reserved {
+    _queue: OwnedSemaphorePermit,
+    _log: LogShare,
+}
 
 impl Shard {
     /// Starts the actor. Whoever holds the returned handle waits for it after [`Shard::stop`].
@@ -78,11 +82,11 @@ impl Shard {
     ///
     /// # Errors
     /// [`AppendError::Overloaded`] at once: waiting is the sender's affair.
-    pub fn reserve(&self, bytes: usize) -> Result<Reserved, AppendError> {
+    pub fn reserve(&self, bytes: usize, log: LogShare) -> Result<Reserved, AppendError> {
         let limit_bytes = self.parts.queue_bytes_max;
         let permits = u32::try_from(bytes.clamp(1, limit_bytes.max(1))).unwrap_or(u32::MAX);
         match self.room.clone().try_acquire_many_owned(permits) {
-            Ok(permit) => Ok(Reserved(permit)),
+            Ok(queue) => Ok(Reserved { _queue: queue, _log: log }),
             Err(_) => Err(AppendError::Overloaded { shard: self.parts.id, limit_bytes }),
         }
     }
@@ -96,7 +100,7 @@ impl Shard {
         deadline: Duration,
     ) -> oneshot::Receiver<Result<PartOutcome, AppendError>> {
         let (reply, answer) = oneshot::channel();
-        let ticket = Ticket { reply, room: room.0 };
+        let ticket = Ticket { reply, room };
         // A message that an ended actor does not take is dropped with its reply; the receiver sees that.
         let _ = self.actor.cast(Message::Append(Part { bytes, arrived, deadline, ticket }));
         answer

@@ -185,16 +185,22 @@ impl Wal {
         self.shared.group_state(group)
     }
 
-    /// The whole log on disk, in bytes; as cheap as it can be.
-    pub fn disk_bytes(&self) -> u64 {
-        self.shared.disk_bytes()
+    /// Log on disk from the oldest entry on that a group still needs, in bytes; as cheap as it can be. What only groups that were
+    /// [set aside](Wal::set_aside) keep does not count: nothing that the others do makes it go.
+    pub fn held_bytes(&self) -> u64 {
+        self.shared.held_bytes()
+    }
+
+    /// The group has stopped and writes no more snapshots. Its entries stay, for whoever repairs it.
+    pub fn set_aside(&self, group: u16) {
+        self.shared.set_aside(group);
     }
 
     pub fn stats(&self) -> WalStats {
         self.shared.stats()
     }
 
-    /// The groups whose entries keep the oldest segment from being removed; empty if there is only one segment.
+    /// The groups whose entries keep the oldest segment from being removed, of those that were not set aside; empty if there is only one segment.
     pub fn pinned_by(&self) -> Vec<Pin> {
         self.shared.pinned_by()
     }

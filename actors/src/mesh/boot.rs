@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 
 use super::cluster_file::ClusterFile;
 use super::log_runner::LogRunner;
-use super::room::LogRoom;
+use super::room::LogDoor;
 use super::upkeep::Upkeep;
 use super::{Inner, Mesh, MeshOptions, Owned, Slot, StartError};
 use crate::raft::{Blocking, DurableIndex, LogStore, OpenReplica, OpenState, RaftReplica, StateMachine, StopReason};
@@ -144,7 +144,9 @@ async fn start_shards(
         });
     }
     let running: Vec<Shard> = shards.iter().filter_map(Slot::running).cloned().collect();
-    let upkeep = Upkeep::start(running, log.wal.clone(), options.clock.clone(), options.log_bytes_max, options.tick_interval);
+    shards.iter().enumerate().filter(|(_, slot)| slot.running().is_none()).for_each(|(shard, _)| log.wal.set_aside(shard as u16));
+    let door = LogDoor::new(log.wal.clone(), options.log_bytes_max);
+    let upkeep = Upkeep::start(running, log.wal.clone(), door.clone(), options.clock.clone(), options.log_bytes_max, options.tick_interval);
     let lanes = std::thread::available_parallelism().map_or(2, usize::from);
     let inner = Inner {
         definitions,
@@ -152,7 +154,7 @@ async fn start_shards(
         blocking,
         shards,
         closing: AtomicBool::new(false),
-        log_full_bytes: LogRoom::full_bytes(options.log_bytes_max),
+        door,
         lanes: Arc::new(Semaphore::new(lanes * super::read::QUERIES_PER_LANE)),
         lane_count: lanes,
         log: log.wal.clone(),

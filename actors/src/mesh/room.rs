@@ -1,9 +1,14 @@
-//! Keeps the log small: which shards write a snapshot now, so that the log which they hold back can go. Pure.
+//! Keeps the log small: which shards write a snapshot now, so that the log which they hold back can go, and whether it takes more meanwhile.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tallymesh_protocol::hash::ShardId;
+use tallymesh_storage::wal::Wal;
+
+use super::AppendError;
 
 /// Snapshots written at the same time; more would only compete for the disk.
 const SNAPSHOTS_AT_ONCE: usize = 2;
@@ -25,6 +30,50 @@ pub struct Holding {
     pub pins_oldest: bool,
 }
 
+/// Whether the log takes more. What is on its way counts like what is there, so that the log stays below twice its limit however much is let in at
+/// once.
+#[derive(Clone)]
+pub struct LogDoor {
+    wal: Wal,
+    full_bytes: u64,
+    on_the_way: Arc<AtomicU64>,
+}
+
+/// Bytes on their way into the log; no more when it is dropped.
+pub struct LogShare {
+    bytes: u64,
+    on_the_way: Arc<AtomicU64>,
+}
+
+impl LogDoor {
+    pub fn new(wal: Wal, log_bytes_max: u64) -> Self {
+        // The last eighth is for heads of records and segments, ticks, and the one batch that is let in below the limit and reaches over it.
+        Self { wal, full_bytes: log_bytes_max.saturating_add(log_bytes_max / 4 * 3), on_the_way: Arc::default() }
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.wal.held_bytes().saturating_add(self.on_the_way.load(Ordering::Relaxed)) >= self.full_bytes
+    }
+
+    /// # Errors
+    /// [`AppendError::LogFull`]: snapshots have to catch up.
+    pub fn enter(&self, bytes: usize) -> Result<LogShare, AppendError> {
+        let share = LogShare { bytes: bytes as u64, on_the_way: self.on_the_way.clone() };
+        let before = self.on_the_way.fetch_add(share.bytes, Ordering::Relaxed);
+        // A share that is refused gives back what it took as it is dropped.
+        if self.wal.held_bytes().saturating_add(before) >= self.full_bytes {
+            return Err(AppendError::LogFull { limit_bytes: self.full_bytes });
+        }
+        Ok(share)
+    }
+}
+
+impl Drop for LogShare {
+    fn drop(&mut self) {
+        self.on_the_way.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 pub struct LogRoom {
     log_bytes_max: u64,
     /// Since when a snapshot is awaited, and the one that was there when it was asked for.
@@ -36,23 +85,13 @@ impl LogRoom {
         Self { log_bytes_max, asked: BTreeMap::new() }
     }
 
-    /// Log on disk from which on nothing more may be appended until snapshots have caught up, in bytes. What has been let in already still comes on top:
-    /// with the default limits that stays below twice `log_bytes_max`.
-    pub fn full_bytes(log_bytes_max: u64) -> u64 {
-        log_bytes_max.saturating_add(log_bytes_max / 2)
-    }
-
-    pub fn is_full(&self, disk_bytes: u64) -> bool {
-        disk_bytes >= Self::full_bytes(self.log_bytes_max)
-    }
-
-    /// Shards that are to write a snapshot now. `disk_bytes` is the whole log on disk.
-    pub fn plan(&mut self, now: Duration, disk_bytes: u64, holdings: &[Holding]) -> Vec<ShardId> {
+    /// Shards that are to write a snapshot now. `held_bytes` is the log on disk that goes when all have.
+    pub fn plan(&mut self, now: Duration, held_bytes: u64, holdings: &[Holding]) -> Vec<ShardId> {
         self.asked.retain(|shard, (since, index)| {
             let holding = holdings.iter().find(|h| h.shard == *shard);
             holding.is_some_and(|h| h.snapshot_index == *index) && now.saturating_sub(*since) < PATIENCE
         });
-        let over = disk_bytes > self.log_bytes_max;
+        let over = held_bytes > self.log_bytes_max;
         let mut wanted: Vec<&Holding> = holdings
             .iter()
             .filter(|h| h.is_behind && !self.asked.contains_key(&h.shard))
@@ -70,6 +109,12 @@ impl LogRoom {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use tallymesh_storage::clock::SystemClock;
+    use tallymesh_storage::disk::SimDisk;
+    use tallymesh_storage::wal::WalOptions;
+
     use super::*;
 
     const MAX: u64 = 1_000;
@@ -106,8 +151,20 @@ mod tests {
     }
 
     #[test]
-    fn log_of_half_as_much_again_is_full() {
-        let room = LogRoom::new(MAX);
-        assert!(!room.is_full(1_499) && room.is_full(1_500));
+    fn what_is_on_its_way_counts_until_it_has_arrived() {
+        let disk = Arc::new(SimDisk::new());
+        let opened = Wal::open(disk, Arc::new(SystemClock::new()), Path::new("/log"), WalOptions::default()).expect("log");
+        let door = LogDoor::new(opened.wal.clone(), 1 << 20);
+        let limit_bytes = door.full_bytes;
+        let there = opened.wal.held_bytes() as usize;
+        let first = door.enter(limit_bytes as usize - there - 1).expect("room");
+        let over = door.enter(500).expect("one reaches over the limit");
+        assert!(door.is_full());
+        assert_eq!(door.enter(1).map(drop), Err(AppendError::LogFull { limit_bytes }));
+        drop(over);
+        assert!(!door.is_full());
+        drop(first);
+        drop(door.enter(1).expect("room"));
+        assert_eq!(door.on_the_way.load(Ordering::Relaxed), 0);
     }
 }

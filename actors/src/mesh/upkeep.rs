@@ -8,7 +8,7 @@ use tallymesh_storage::wal::Wal;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::room::{Holding, LogRoom};
+use super::room::{Holding, LogDoor, LogRoom};
 use crate::raft::MeshRuntime;
 use crate::shard::Shard;
 
@@ -21,9 +21,9 @@ pub struct Upkeep {
 }
 
 impl Upkeep {
-    pub fn start(shards: Vec<Shard>, wal: Wal, clock: Arc<dyn Clock>, log_bytes_max: u64, tick_interval: Duration) -> Self {
+    pub fn start(shards: Vec<Shard>, wal: Wal, door: LogDoor, clock: Arc<dyn Clock>, log_bytes_max: u64, tick_interval: Duration) -> Self {
         let (end, ended) = watch::channel(false);
-        let work = Work { shards, wal, clock, room: LogRoom::new(log_bytes_max), log_is_full: false };
+        let work = Work { shards, wal, door, clock, room: LogRoom::new(log_bytes_max), log_is_full: false };
         Self { task: MeshRuntime::spawn_task(work.run(tick_interval, ended)), end }
     }
 
@@ -38,6 +38,7 @@ impl Upkeep {
 struct Work {
     shards: Vec<Shard>,
     wal: Wal,
+    door: LogDoor,
     clock: Arc<dyn Clock>,
     room: LogRoom,
     log_is_full: bool,
@@ -63,6 +64,9 @@ impl Work {
     }
 
     fn make_room(&mut self, now: Duration) {
+        for shard in self.shards.extract_if(.., |s| s.parts.stop.get().is_some()) {
+            self.wal.set_aside(shard.parts.id.0);
+        }
         let stats = self.wal.stats();
         let pins = self.wal.pinned_by();
         let holding = |shard: &Shard| {
@@ -76,15 +80,20 @@ impl Work {
                 pins_oldest: pins.iter().any(|p| p.group == shard.parts.id.0),
             }
         };
-        let holdings: Vec<Holding> = self.shards.iter().filter(|s| s.parts.stop.get().is_none()).map(holding).collect();
-        for id in self.room.plan(now, stats.disk_bytes, &holdings) {
+        let holdings: Vec<Holding> = self.shards.iter().map(holding).collect();
+        for id in self.room.plan(now, stats.held_bytes, &holdings) {
             if let Some(shard) = self.shards.iter().find(|s| s.parts.id == id) {
                 shard.parts.replica.trigger_snapshot();
             }
         }
-        let is_full = self.room.is_full(stats.disk_bytes);
+        let is_full = self.door.is_full();
         if std::mem::replace(&mut self.log_is_full, is_full) != is_full {
-            tracing::warn!(is_full, disk_bytes = stats.disk_bytes, "the log is at its limit (appends are refused), or no more");
+            tracing::warn!(
+                is_full,
+                disk_bytes = stats.disk_bytes,
+                held_bytes = stats.held_bytes,
+                "the log is at its limit (appends are refused), or no more"
+            );
         }
     }
 }

@@ -2,12 +2,12 @@
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tallymesh_protocol::command::{encode_batches, encode_tick};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::ShardParts;
 use super::commit::{Effect, GroupCommit, Input, Part};
 use super::stamp::StampClock;
+use super::{Reserved, ShardParts};
 use crate::mesh::{AppendError, PartOutcome};
 use crate::raft::MeshRuntime;
 use crate::replicator::{Committed, ReplicatorError};
@@ -15,10 +15,10 @@ use crate::replicator::{Committed, ReplicatorError};
 /// A state that nothing is due in is told the time this rarely: retention and the dedup horizon move by the day, and each tick is an entry.
 const IDLE_TICK_MS: i64 = 10 * 60 * 1_000;
 
-/// Whom to answer, and the room in the queue that the answer gives back.
+/// Whom to answer, and the room that the answer gives back.
 pub struct Ticket {
     pub reply: oneshot::Sender<Result<PartOutcome, AppendError>>,
-    pub room: OwnedSemaphorePermit,
+    pub room: Reserved,
 }
 
 impl Ticket {

@@ -158,6 +158,12 @@ fn expose_node(app: &App, out: &mut Exposition) {
 fn expose_log(log: &WalStats, out: &mut Exposition) {
     use Kind::{Counter, Gauge};
     out.single("tallymesh_log_disk_bytes", Gauge, "Disk of the write-ahead log.", log.disk_bytes as f64);
+    out.single(
+        "tallymesh_log_held_bytes",
+        Gauge,
+        "Log that goes when every shard has written a snapshot; what stopped shards keep is left out.",
+        log.held_bytes as f64,
+    );
     out.single("tallymesh_log_segments", Gauge, "Files of the write-ahead log.", log.segments as f64);
     out.single("tallymesh_log_queued_bytes", Gauge, "Waiting to be written or being written.", log.queued_bytes as f64);
     out.single("tallymesh_log_cached_bytes", Gauge, "Recent entries in memory.", log.cached_bytes as f64);

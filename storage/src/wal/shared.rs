@@ -1,7 +1,7 @@
 //! What the handles and the writer share, under one lock: the queue, and the groups as the queued requests will leave them. One lock, so that the
 //! order of the queue is the order in which the requests took effect.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ pub(super) enum Work {
 pub(super) struct Shared {
     state: Mutex<State>,
     /// As in the statistics, for whoever asks at every request.
-    disk_bytes: AtomicU64,
+    held_bytes: AtomicU64,
     work: Condvar,
     disk: Arc<dyn Disk>,
     dir: PathBuf,
@@ -63,7 +63,10 @@ struct State {
     poisoned: Option<String>,
     is_closing: bool,
     stats: WalStats,
+    /// The first that a group needs which goes on.
     oldest_segment: u64,
+    /// Groups that have stopped.
+    aside: BTreeSet<u16>,
     hook: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
@@ -94,7 +97,7 @@ impl State {
 impl Shared {
     pub fn new(disk: Arc<dyn Disk>, dir: PathBuf, options: WalOptions, groups: BTreeMap<u16, GroupIndex>) -> Self {
         let state = State { groups, ..State::default() };
-        Self { state: Mutex::new(state), disk_bytes: AtomicU64::new(0), work: Condvar::new(), disk, dir, options }
+        Self { state: Mutex::new(state), held_bytes: AtomicU64::new(0), work: Condvar::new(), disk, dir, options }
     }
 
     pub fn on_work(&self, hook: Box<dyn Fn() + Send + Sync>) {
@@ -202,17 +205,24 @@ impl Shared {
         stats.slowest_sync = stats.slowest_sync.max(took);
     }
 
-    pub fn record_segments(&self, oldest: u64, segments: u64, disk_bytes: u64, removed: u64) {
-        self.disk_bytes.store(disk_bytes, Ordering::Relaxed);
+    /// `held` gives, from the groups that have stopped, the first segment that another one needs and the bytes from there on.
+    pub fn record_segments(&self, segments: u64, disk_bytes: u64, removed: u64, held: impl FnOnce(&BTreeSet<u16>) -> (u64, u64)) {
         let mut state = self.state.lock();
+        let (oldest, held_bytes) = held(&state.aside);
+        self.held_bytes.store(held_bytes, Ordering::Relaxed);
         state.oldest_segment = oldest;
         state.stats.segments = segments;
         state.stats.disk_bytes = disk_bytes;
+        state.stats.held_bytes = held_bytes;
         state.stats.segments_removed += removed;
     }
 
-    pub fn disk_bytes(&self) -> u64 {
-        self.disk_bytes.load(Ordering::Relaxed)
+    pub fn held_bytes(&self) -> u64 {
+        self.held_bytes.load(Ordering::Relaxed)
+    }
+
+    pub fn set_aside(&self, group: u16) {
+        self.state.lock().aside.insert(group);
     }
 
     /// From now on nothing is accepted. Returns what waited, to be told.
@@ -301,6 +311,6 @@ impl Shared {
             let (oldest_index, _) = index.entries()?;
             (oldest.segment <= state.oldest_segment).then_some(Pin { group, oldest_index, live_bytes: index.live_bytes })
         };
-        state.groups.iter().filter_map(pin).collect()
+        state.groups.iter().filter(|(group, _)| !state.aside.contains(group)).filter_map(pin).collect()
     }
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 pub struct WalStats {
     pub segments: u64,
     pub disk_bytes: u64,
+    /// See [`super::Wal::held_bytes`].
+    pub held_bytes: u64,
     /// Waiting to be written or being written.
     pub queued_bytes: u64,
     /// Recent entries in memory.

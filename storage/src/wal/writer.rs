@@ -267,8 +267,12 @@ impl WalWriter {
     }
 
     fn report_segments(&self, removed: u64) {
-        let oldest = self.closed.front().map_or(self.number, |(number, _)| *number);
-        let closed_bytes: u64 = self.closed.iter().map(|(_, bytes)| bytes).sum();
-        self.shared.record_segments(oldest, self.closed.len() as u64 + 1, closed_bytes + u64::from(self.end), removed);
+        let from =
+            |oldest: u64| self.closed.iter().filter(|(n, _)| *n >= oldest).map(|(_, bytes)| bytes).sum::<u64>() + u64::from(self.end);
+        self.shared.record_segments(self.closed.len() as u64 + 1, from(0), removed, |aside| {
+            let going_on = self.groups.iter().filter(|(group, _)| !aside.contains(group));
+            let oldest = going_on.filter_map(|(_, group)| group.oldest_segment()).min().unwrap_or(self.number);
+            (oldest, from(oldest))
+        });
     }
 }

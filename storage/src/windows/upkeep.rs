@@ -203,10 +203,12 @@ impl WindowStore {
         }
     }
 
+    /// Drops what is past its retention, a partition later than it could: a query that was planned just before the border has passed a partition
+    /// still finds it.
     fn expire(&mut self) {
         for grain in Grain::ALL {
             let Some(kept_ms) = self.settings.retention_ms(grain) else { continue };
-            let before_ms = self.stamp_ms.saturating_sub(kept_ms).saturating_sub(partition_span_ms(grain));
+            let before_ms = self.stamp_ms.saturating_sub(kept_ms).saturating_sub(2 * partition_span_ms(grain));
             // What is not folded yet is not lost; it goes at a later tick.
             let expired = |(&start_ms, p): (&i64, &super::Partition)| p.is_folded().then_some(start_ms);
             let starts: Vec<i64> = self.levels[grain as usize].range(..=before_ms).filter_map(expired).collect();

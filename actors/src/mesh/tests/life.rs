@@ -170,7 +170,8 @@ async fn log_stays_small_by_itself_and_nothing_is_lost_with_it() {
         if outcomes.iter().all(Result::is_ok) {
             sent += 500;
         } else {
-            let waits = outcomes.iter().all(|o| o.is_ok() || matches!(o, Err(AppendError::Overloaded { .. })));
+            let waits =
+                outcomes.iter().all(|o| o.is_ok() || matches!(o, Err(AppendError::Overloaded { .. } | AppendError::LogFull { .. })));
             assert!(waits, "{outcomes:?}");
             tokio::task::yield_now().await;
         }
@@ -219,6 +220,46 @@ async fn damaged_shard_stops_with_file_and_offset_and_the_others_go_on() {
         gathered.answers.iter().map(|(shard, answer)| (shard.0, answer.is_ok())).collect::<Vec<_>>(),
         [(0, true), (1, true), (2, false), (3, true)]
     );
+    mesh.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn log_that_a_stopped_shard_keeps_does_not_stop_the_others() {
+    const LOG_BYTES_MAX: u64 = 2 << 20;
+    let dir = tempfile::tempdir().expect("directory");
+    let small = || MeshOptions { log_bytes_max: LOG_BYTES_MAX, log_segment_bytes: 256 << 10, ..real(dir.path()) };
+    let mesh = Mesh::start(small()).await.expect("start");
+    assert!(mesh.append(each_shard(0..10), TIMEOUT).await.iter().all(Result::is_ok));
+    let stopping = mesh.inner.shards[2].running().expect("runs").parts.replica.clone();
+    stopping.trigger_snapshot();
+    stopping.snapshot_of_now().await;
+    assert!(mesh.append(each_shard(10..20), TIMEOUT).await.iter().all(Result::is_ok));
+    mesh.shutdown().await;
+    std::fs::write(dir.path().join("shards/2/snapshot"), b"damaged").expect("damage");
+
+    let mesh = Mesh::start(small()).await.expect("the others start");
+    let mut sent = 20u64;
+    let mut refused = 0;
+    while log_bytes(dir.path()) < 4 * LOG_BYTES_MAX {
+        let part = batch(sent..sent + 500);
+        let outcomes = mesh.append([0, 1, 3].map(|shard| (ShardId(shard), part.clone())).to_vec(), TIMEOUT).await;
+        match outcomes.into_iter().collect::<Result<Vec<_>, _>>() {
+            Ok(_) => (sent, refused) = (sent + 500, 0),
+            Err(AppendError::LogFull { .. }) => {
+                refused += 1;
+                assert!(refused < 1_000, "snapshots of the others do not make room");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let snapshots = |mesh: &Mesh| mesh.status().iter().map(|s| s.snapshot_index).collect::<Vec<_>>();
+    assert!(mesh.log_stats().held_bytes < 2 * LOG_BYTES_MAX, "{:?}", mesh.log_stats());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = snapshots(&mesh);
+    assert!(mesh.append(vec![(ShardId(0), batch(0..20))], TIMEOUT).await[0].is_ok());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(snapshots(&mesh), before, "what cannot go asks for no snapshots");
     mesh.shutdown().await;
 }
 

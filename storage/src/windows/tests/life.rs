@@ -1,5 +1,8 @@
 //! What happens to windows over time.
 
+use tallymesh_protocol::plan::{Retention, plan as plan_query};
+use tallymesh_protocol::query::{Step, TimeRange, Zone};
+
 use super::*;
 
 #[test]
@@ -110,9 +113,10 @@ fn each_grain_is_kept_as_long_as_its_retention_says() {
         store.stats().windows
     };
     assert_eq!(at(HOUR_MS + LATENESS_MS), [1, 1, 0]);
-    assert_eq!(at(HOUR_MS + DAY_MS - 1), [1, 1, 1]);
-    assert_eq!(at(HOUR_MS + DAY_MS), [0, 1, 1]);
-    assert_eq!(at(4 * DAY_MS), [0, 0, 1]);
+    assert_eq!(at(2 * HOUR_MS + DAY_MS - 1), [1, 1, 1]);
+    assert_eq!(at(2 * HOUR_MS + DAY_MS), [0, 1, 1]);
+    assert_eq!(at(5 * DAY_MS - 1), [0, 1, 1]);
+    assert_eq!(at(5 * DAY_MS), [0, 0, 1]);
     assert_eq!(at(40 * DAY_MS), [0, 0, 1]);
     // Late by more than a day: counted at the grains still kept.
     let now = T0 + 40 * DAY_MS;
@@ -122,8 +126,37 @@ fn each_grain_is_kept_as_long_as_its_retention_says() {
     }
     assert_eq!(store.stats().windows, [0, 1, 2]);
     assert_eq!(total(&store, Grain::Hour, now - 2 * DAY_MS, now, 1), 1);
-    store.tick(T0 + 80 * DAY_MS);
+    store.tick(T0 + 112 * DAY_MS);
     assert_eq!(store.stats().windows[2], 1, "the first stretch of days is past its retention");
+}
+
+/// Windows are dropped by whole partitions, so a plan made in the last moment of one reads what has passed its retention a moment later.
+#[test]
+fn query_planned_before_a_border_of_retention_finds_everything_behind_it() {
+    // The partition of days that holds `T0` ends 26 days after it.
+    for (grain, kept_ms, border_ms) in
+        [(Grain::Minute, DAY_MS, T0 + HOUR_MS), (Grain::Hour, 3 * DAY_MS, T0 + DAY_MS), (Grain::Day, 64 * DAY_MS, T0 + 26 * DAY_MS)]
+    {
+        let kept = |g: Grain| Some(if g < grain { DAY_MS } else { kept_ms });
+        let mut store = WindowStore::new(WindowSettings {
+            retention_minute_ms: kept(Grain::Minute),
+            retention_hour_ms: kept(Grain::Hour),
+            retention_day_ms: kept(Grain::Day),
+            ..settings()
+        });
+        let retention = |g: Grain| kept(g).map(|ms| ms as u64);
+        let retention = Retention { minute_ms: retention(Grain::Minute), hour_ms: retention(Grain::Hour), day_ms: retention(Grain::Day) };
+        let now = border_ms + kept_ms;
+        let from_ms = border_ms - grain.ms();
+        store.append(from_ms, row(0, from_ms, 1));
+        (1..=3).for_each(|wait| store.tick(border_ms + wait * LATENESS_MS));
+        let range = TimeRange { from_ms, to_ms: border_ms };
+        let plan = plan_query(range, Step::None, &Zone::utc(), retention, now - 1).expect("a plan");
+        assert_eq!((plan.grain, plan.range), (grain, range));
+        store.tick(now + MINUTE_MS);
+        let answer = ask(&store, &plan.scan, &[0]);
+        assert_eq!(answer.get(&(0, 0)).map(|cell| cell.count), Some(1), "{grain:?}");
+    }
 }
 
 #[test]
