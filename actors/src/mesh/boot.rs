@@ -144,7 +144,7 @@ async fn start_shards(
         });
     }
     let running: Vec<Shard> = shards.iter().filter_map(Slot::running).cloned().collect();
-    let upkeep = Upkeep::start(running, log.wal.clone(), options.clock.clone(), options.log_bytes_max, options.tick_interval);
+    let upkeep = Upkeep::start(running, log.wal.clone(), &options);
     let lanes = std::thread::available_parallelism().map_or(2, usize::from);
     let inner = Inner {
         definitions,
