@@ -293,7 +293,14 @@ impl Mesh {
 
     /// Every shard, in order. Waits for nothing: where a shard is busy applying, the figures are those of a moment ago.
     pub fn status(&self) -> Vec<ShardStatus> {
-        self.inner.shards.iter().map(Slot::status).collect()
+        let mut shards: Vec<ShardStatus> = self.inner.shards.iter().map(Slot::status).collect();
+        // A shard only notices at its next write that the log is gone; until then it would look well.
+        if let Some(reason) = self.inner.log.stats().poisoned {
+            shards.iter_mut().for_each(|shard| {
+                shard.stopped.get_or_insert_with(|| format!("the log stopped: {reason}"));
+            });
+        }
+        shards
     }
 
     /// The log that all shards share.
@@ -309,7 +316,8 @@ impl Mesh {
                 status.is_leader && status.stopped.is_none()
             })
         };
-        !self.inner.closing.load(Ordering::Acquire) && self.inner.shards.iter().all(leads)
+        let has_log = self.inner.log.stats().poisoned.is_none();
+        !self.inner.closing.load(Ordering::Acquire) && has_log && self.inner.shards.iter().all(leads)
     }
 
     /// Finishes what is queued, writes snapshots where that is quick, closes the log. Idempotent.

@@ -36,6 +36,7 @@ use crate::unique::UniqueNumbers;
 pub use body::{body_problem, discard, small_body};
 pub use context::RequestId;
 pub use problem::HttpProblem;
+pub use query::CURSOR;
 pub use server::Server;
 
 /// What handlers reach. Cheap to share; axum's state is `Arc<App>`.

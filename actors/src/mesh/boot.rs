@@ -146,7 +146,7 @@ async fn start_shards(
     let running: Vec<Shard> = shards.iter().filter_map(Slot::running).cloned().collect();
     shards.iter().enumerate().filter(|(_, slot)| slot.running().is_none()).for_each(|(shard, _)| log.wal.set_aside(shard as u16));
     let door = LogDoor::new(log.wal.clone(), options.log_bytes_max);
-    let upkeep = Upkeep::start(running, log.wal.clone(), door.clone(), options.clock.clone(), options.log_bytes_max, options.tick_interval);
+    let upkeep = Upkeep::start(running, log.wal.clone(), door.clone(), &options);
     let lanes = std::thread::available_parallelism().map_or(2, usize::from);
     let inner = Inner {
         definitions,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use tallymesh_protocol::error::{ErrorCode, Problem};
 use tallymesh_protocol::hash::ShardId;
+use tallymesh_protocol::key::MetricKind;
 use tallymesh_protocol::query::ShardQuery;
 use tallymesh_storage::clock::Clock;
 use tallymesh_storage::shard::QueryFailed;
@@ -138,12 +139,13 @@ impl Mesh {
         }
     }
 
-    /// Names of all metrics ever seen (event names of default metrics), for `did_you_mean` and `*`.
+    /// Every event name ever seen, for the catalogue and `did_you_mean`. The keys of defined metrics are no events.
     pub async fn event_names(&self) -> Vec<String> {
         let states: Vec<SharedState> = self.inner.shards.iter().filter_map(Slot::running).map(|s| s.parts.state.clone()).collect();
         let names = move || {
-            let of = |state: &SharedState| state.read().state.metrics().into_iter().map(|m| m.metric).collect::<Vec<_>>();
-            states.iter().flat_map(of).collect::<BTreeSet<String>>().into_iter().collect()
+            let of = |state: &SharedState| state.read().state.metrics();
+            let events = states.iter().flat_map(of).filter(|m| m.kind == MetricKind::Default);
+            events.map(|m| m.metric).collect::<BTreeSet<String>>().into_iter().collect()
         };
         self.inner.blocking.run(names).await.unwrap_or_default()
     }

@@ -1,13 +1,16 @@
 //! What happens by itself: shards are told the time, and those that hold the log back write snapshots.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tallymesh_storage::clock::Clock;
+use tallymesh_storage::disk::Disk;
 use tallymesh_storage::wal::Wal;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::MeshOptions;
 use super::room::{Holding, LogDoor, LogRoom};
 use crate::raft::MeshRuntime;
 use crate::shard::Shard;
@@ -15,16 +18,28 @@ use crate::shard::Shard;
 /// How often the log is looked at: at the rate at which one node can write it, it grows by some megabytes meanwhile.
 const LOG_CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
+/// Below this much room shards are not told the time: a tick is an entry, and one that does not fit ends the log for good.
+pub(super) const TICK_FREE_BYTES_MIN: u64 = 4 << 20;
+
 pub struct Upkeep {
     task: JoinHandle<()>,
     end: watch::Sender<bool>,
 }
 
 impl Upkeep {
-    pub fn start(shards: Vec<Shard>, wal: Wal, door: LogDoor, clock: Arc<dyn Clock>, log_bytes_max: u64, tick_interval: Duration) -> Self {
+    pub fn start(shards: Vec<Shard>, wal: Wal, door: LogDoor, options: &MeshOptions) -> Self {
         let (end, ended) = watch::channel(false);
-        let work = Work { shards, wal, door, clock, room: LogRoom::new(log_bytes_max), log_is_full: false };
-        Self { task: MeshRuntime::spawn_task(work.run(tick_interval, ended)), end }
+        let work = Work {
+            shards,
+            wal,
+            door,
+            clock: options.clock.clone(),
+            disk: options.disk.clone(),
+            dir: options.data_dir.clone(),
+            room: LogRoom::new(options.log_bytes_max),
+            log_is_full: false,
+        };
+        Self { task: MeshRuntime::spawn_task(work.run(options.tick_interval, ended)), end }
     }
 
     pub async fn end(self) {
@@ -40,6 +55,8 @@ struct Work {
     wal: Wal,
     door: LogDoor,
     clock: Arc<dyn Clock>,
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
     room: LogRoom,
     log_is_full: bool,
 }
@@ -57,10 +74,17 @@ impl Work {
             let now = self.clock.monotonic();
             if now.saturating_sub(last_tick) >= tick_interval {
                 last_tick = now;
-                self.shards.iter().for_each(Shard::time);
+                if self.has_room_for_ticks() {
+                    self.shards.iter().for_each(Shard::time);
+                }
             }
             self.make_room(now);
         }
+    }
+
+    fn has_room_for_ticks(&self) -> bool {
+        // Where the disk cannot tell, time goes on.
+        self.disk.space(&self.dir).map_or(true, |space| space.free_bytes >= TICK_FREE_BYTES_MIN)
     }
 
     fn make_room(&mut self, now: Duration) {

@@ -9,6 +9,7 @@ use tallymesh_protocol::answer::{Answer, Receipt, Row};
 
 use super::client::{CliError, Client, ServerArgs};
 use super::output::{Format, OutputArgs, Table, print_text};
+use crate::http::CURSOR;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -89,7 +90,13 @@ pub async fn run(args: QueryArgs) -> Result<(), CliError> {
     let response = client.send(request).await?;
     match args.output.format {
         // As the node wrote it: numbers and order are not ours to change.
-        Format::Csv => print_text(&response.text().await.map_err(|e| client.transport_error(&e))?),
+        Format::Csv => {
+            let cursor = response.headers().get(&CURSOR).and_then(|c| c.to_str().ok()).map(str::to_owned);
+            print_text(&response.text().await.map_err(|e| client.transport_error(&e))?)?;
+            // A table that ends without a word would be taken for the whole.
+            cursor.iter().for_each(|cursor| say_more(cursor));
+            Ok(())
+        }
         Format::Json => {
             let text = response.text().await.map_err(|e| client.transport_error(&e))?;
             print_text(&format!("{text}\n"))
@@ -102,12 +109,14 @@ pub async fn run(args: QueryArgs) -> Result<(), CliError> {
                 table(&answer.data, &args).print(Format::Table)?;
             }
             eprintln!("{}", footer(&answer.receipt));
-            if let Some(cursor) = &answer.cursor {
-                eprintln!("more rows: raise --limit, or repeat with --cursor {cursor}");
-            }
+            answer.cursor.iter().for_each(|cursor| say_more(cursor));
             Ok(())
         }
     }
+}
+
+fn say_more(cursor: &str) {
+    eprintln!("more rows: raise --limit, or repeat with --cursor {cursor}");
 }
 
 fn params(args: &QueryArgs) -> Vec<(&'static str, String)> {

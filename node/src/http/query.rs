@@ -27,7 +27,7 @@ pub use gate::Gate;
 const QUERIES_AT_ONCE: usize = 4;
 /// Where a CSV answer carries its receipt and cursor.
 const RECEIPT: HeaderName = HeaderName::from_static("tallymesh-receipt");
-const CURSOR: HeaderName = HeaderName::from_static("tallymesh-cursor");
+pub const CURSOR: HeaderName = HeaderName::from_static("tallymesh-cursor");
 
 pub fn router() -> Router<AppState> {
     Router::new().route("/v1/query", get(get_query).post(post_query)).route("/v1/metrics", get(catalogue::get_metrics))

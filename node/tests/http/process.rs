@@ -107,3 +107,24 @@ fn completions_are_printed() {
     let output = command.output().expect("runs");
     assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("tallymesh"));
 }
+
+#[test]
+fn a_cut_table_says_that_there_is_more_also_as_csv() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let running = Running::start(serve(dir.path()));
+    let file = dir.path().join("events.ndjson");
+    std::fs::write(&file, "{\"event\":\"a\"}\n{\"event\":\"b\"}\n").expect("writes");
+    let ask = |args: &[&str]| {
+        let mut command = program();
+        command.args(args).args(["--url", &running.url]);
+        run(command)
+    };
+    assert_eq!(ask(&["seed", "--file", file.to_str().expect("UTF-8")]).0, 0);
+    for format in ["csv", "table"] {
+        let query = ["query", "--metric", "*", "--group-by", "event", "-o", format];
+        let (code, said) = ask(&[&query[..], &["--limit", "1"]].concat());
+        assert!(code == 0 && said.contains("--cursor"), "{format}: {code} {said}");
+        let (code, said) = ask(&query);
+        assert!(code == 0 && !said.contains("--cursor"), "{format}: {code} {said}");
+    }
+}

@@ -53,6 +53,12 @@ struct Dimensions<'a> {
 }
 
 impl Dimensions<'_> {
+    /// Other spellings of the dimensions there are, as people are likely to slip in them.
+    fn aliases(&self) -> impl Iterator<Item = &str> {
+        let is_known = |alias: &str| self.names.iter().any(|n| FieldRef::parse(n) == FieldRef::parse(alias));
+        ["country", "device"].into_iter().filter(move |alias| is_known(alias))
+    }
+
     /// By the name itself, else by what it refers to (`country`, `properties.x`).
     fn find(&self, field: &str, asked: &str) -> Result<(DimensionRef, &str), Problem> {
         let reference = FieldRef::parse(asked);
@@ -68,7 +74,7 @@ impl Dimensions<'_> {
         let hint = if self.has_event { "; define a metric to count by other properties" } else { "" };
         Err(Problem::new(ErrorCode::UnknownDimension, format!("`{}` has no dimension `{asked}`; {list}{hint}", self.metric))
             .field(field)
-            .did_you_mean(nearest(asked, known)))
+            .did_you_mean(nearest(asked, known.iter().copied().chain(self.aliases()))))
     }
 }
 
@@ -115,6 +121,9 @@ mod tests {
     fn an_unknown_dimension_names_the_nearest() {
         for (metric, name, value, guess) in [
             ("page_view", "group_by", "contry_code", Some("country_code")),
+            ("page_view", "group_by", "contry", Some("country")),
+            ("page_view", "filter", "devise:tv", Some("device")),
+            ("departures", "filter", "devise:tv", None),
             ("departures", "filter", "carier:UA", Some("carrier")),
             ("departures", "group_by", "event", None),
             ("page_view", "filter", "zzz:1", None),

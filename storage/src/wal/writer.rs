@@ -14,6 +14,9 @@ use crate::StorageError;
 use crate::clock::Clock;
 use crate::disk::Disk;
 
+/// Least room on the disk for a mark, which nobody waits for.
+const MARK_FREE_BYTES_MIN: u64 = 1 << 20;
+
 /// There is one for each log; whoever owns it drives it.
 pub struct WalWriter {
     pub(super) shared: Arc<Shared>,
@@ -103,8 +106,12 @@ impl WalWriter {
         count
     }
 
-    /// Says on disk that everything so far is synced, unless that is said already.
+    /// Says on disk that everything so far is synced, unless that is said already or hardly any room is left: a mark can wait, and one that does not fit
+    /// would end the log for good.
     pub fn mark(&mut self) {
+        if !self.is_marked && self.disk.space(&self.dir).is_ok_and(|space| space.free_bytes < MARK_FREE_BYTES_MIN) {
+            return;
+        }
         if let Err(error) = self.write_mark() {
             self.fail(&error, Vec::new());
         }

@@ -118,3 +118,14 @@ async fn the_catalogue_lists_what_is_defined() {
         "events": ["flight_departed"], "cardinality": null});
     assert_eq!(body["metrics"][0], expected);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_catalogue_lists_a_defined_metric_once_also_when_it_has_counted() {
+    let node = node().await;
+    let event = json!({"event": "flight_departed", "carrier": "UA"}).to_string();
+    let (status, ack) = node.send(Request::post("/v1/events").body(Body::from(event)).expect("a request")).await;
+    assert_eq!((status.as_u16(), &ack["count"]), (200, &json!(1)), "{ack}");
+    let (_, body) = node.send(Request::get("/v1/metrics").body(Body::empty()).expect("a request")).await;
+    let listed: Vec<_> = body["metrics"].as_array().expect("a list").iter().map(|m| (m["name"].as_str(), m["kind"].as_str())).collect();
+    assert_eq!(listed, [(Some("departures"), Some("defined")), (Some("flight_departed"), Some("event"))]);
+}

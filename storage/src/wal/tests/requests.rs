@@ -139,3 +139,18 @@ fn a_simulated_runner_is_told_of_work() {
     opened.append_now(1, entries(1, 1, 1)).unwrap();
     assert_eq!(woken.try_iter().count(), 1);
 }
+
+#[test]
+fn full_disk_puts_off_the_mark_and_does_not_end_an_idle_log() {
+    let disk = SimDisk::new();
+    let mut opened = open(&disk);
+    opened.append_now(1, entries(1, 3, 100)).unwrap();
+    disk.set_capacity(Some(0));
+    opened.writer.mark();
+    assert_eq!(opened.wal.stats().poisoned, None);
+    disk.set_capacity(None);
+    opened.append_now(1, entries(4, 5, 100)).unwrap();
+    let appends = disk.counts().appends;
+    opened.writer.mark();
+    assert_eq!(disk.counts().appends, appends + 1, "made up for once there is room");
+}
