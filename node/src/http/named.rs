@@ -260,7 +260,8 @@ fn no_feature_metric(definitions: &DefinitionSet) -> Problem {
     let free = ["feature_usage", "features_used", "top_features"].into_iter().find(|name| definitions.get(name).is_none());
     let name = free.unwrap_or("feature_used_by_feature");
     let detail = format!(
-        "no metric counts `{FEATURE_EVENT}` by `{FEATURE_DIMENSION}`. Add this to the configuration file; it counts events from then on:\n\n\
+        "no metric counts `{FEATURE_EVENT}` by `{FEATURE_DIMENSION}`. Add this to the configuration file before a cluster is founded (a data \
+         directory keeps the metrics that it was founded with):\n\n\
          [[metrics]]\nname = \"{name}\"\nevent = [\"{FEATURE_EVENT}\"]\ndimensions = [\"feature\"]\n"
     );
     Problem::new(ErrorCode::UnknownDimension, detail).field("query")

@@ -58,7 +58,8 @@ async fn active_users_are_distinct_sessions_of_five_minutes_and_of_each_minute()
 #[tokio::test(flavor = "multi_thread")]
 async fn the_funnel_has_every_hour_and_no_conversion_where_nobody_started() {
     let node = TestNode::start().await;
-    let hour = |ago: i64| Grain::Hour.floor(node.machine.clock.wall_ms()) - ago * HOUR_MS;
+    let this_hour = Grain::Hour.floor(node.machine.clock.wall_ms());
+    let hour = |ago: i64| this_hour - ago * HOUR_MS;
     let hours = [(hour(1), 4, 3), (hour(2), 0, 2), (hour(3), 5, 0)];
     let mut events = vec![json!({"event": "page_view", "timestamp": hour(2)})];
     for (start, started, completed) in hours {
