@@ -6,9 +6,11 @@ mod context;
 mod dead_letters;
 mod home;
 mod ingest;
+mod named;
 mod ops;
 mod problem;
 mod query;
+mod seed;
 mod server;
 mod tail;
 
@@ -95,6 +97,8 @@ pub fn router(app: AppState) -> Router {
         .merge(dead_letters::router())
         .merge(tail::router())
         .merge(query::router())
+        .merge(named::router())
+        .merge(seed::router())
         .merge(ops::router())
         .merge(cluster::router())
         .merge(home::router())
@@ -106,10 +110,14 @@ pub fn router(app: AppState) -> Router {
 }
 
 /// Pages that a slip may have meant.
-const PAGES: [&str; 10] = [
+const PAGES: [&str; 15] = [
     "/v1/events",
     "/v1/query",
     "/v1/metrics",
+    "/v1/named/active_users",
+    "/v1/named/signup_funnel",
+    "/v1/named/top_features",
+    "/v1/named/error_rate",
     "/v1/dead-letters",
     "/v1/dead-letters/retry",
     "/v1/tail",
@@ -117,6 +125,7 @@ const PAGES: [&str; 10] = [
     "/health",
     "/ready",
     "/metrics",
+    "/api/metrics/daily",
 ];
 
 async fn no_such_page(uri: Uri) -> HttpProblem {

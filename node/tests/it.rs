@@ -7,7 +7,9 @@ mod http {
     mod dead_letters;
     mod harness;
     mod ingest;
+    mod named;
     mod ops;
     mod process;
+    mod seed;
     mod tail;
 }

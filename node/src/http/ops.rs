@@ -1,18 +1,19 @@
 //! `/health`, `/ready`, `/metrics`.
 
-use axum::extract::{Query, State};
-use axum::http::StatusCode;
+use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tallymesh_actors::ShardStatus;
 use tallymesh_protocol::error::{ErrorCode, Problem};
 use tallymesh_protocol::time::rfc3339;
 use tallymesh_storage::wal::WalStats;
 
-use super::{App, AppState, HttpProblem};
+use super::query::query_pairs;
+use super::{App, AppState, HttpProblem, seed};
 use crate::metrics::{Exposition, Kind, ProcessUse};
 
 pub fn router() -> Router<AppState> {
@@ -100,15 +101,11 @@ async fn ready(State(app): State<AppState>) -> Result<&'static str, HttpProblem>
     Ok("ready\n")
 }
 
-#[derive(Deserialize)]
-struct MetricsParams {
-    name: Option<String>,
-}
-
-async fn metrics(State(app): State<AppState>, Query(params): Query<MetricsParams>) -> Result<Response, HttpProblem> {
-    if let Some(name) = params.name {
-        let detail = format!("numbers of `{name}` are at /v1/query?metric=...; without `name` this page shows the node's own metrics");
-        return Err(Problem::new(ErrorCode::BadParameter, detail).field("name").into());
+/// With `name` the numbers of a metric, else the node's own.
+async fn metrics(State(app): State<AppState>, uri: Uri) -> Result<Response, HttpProblem> {
+    let pairs = query_pairs(&uri)?;
+    if pairs.iter().any(|(name, _)| name == "name") {
+        return Ok(seed::numbers(&app, pairs).await?);
     }
     let mut out = Exposition::default();
     app.metrics.expose(app.monotonic(), &mut out);

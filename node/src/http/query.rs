@@ -14,7 +14,7 @@ use axum::routing::get;
 use futures::StreamExt;
 use serde::Serialize;
 use serde_json::Value;
-use tallymesh_protocol::answer::Answer;
+use tallymesh_protocol::answer::{Answer, Receipt};
 use tallymesh_protocol::error::{ErrorCode, Problem};
 use tallymesh_protocol::limits::QUERIES_MAX;
 use tallymesh_protocol::query::{QueryParams, ResponseFormat};
@@ -22,10 +22,11 @@ use tallymesh_protocol::query::{QueryParams, ResponseFormat};
 use super::{AppState, HttpProblem, small_body};
 
 pub use gate::Gate;
+pub(super) use run::{run, run_at};
 
 /// Queries of one request that run at once, so that one dashboard does not take every place.
 const QUERIES_AT_ONCE: usize = 4;
-/// Where a CSV answer carries its receipt and cursor.
+/// Where an answer that is no JSON object carries its receipt and cursor.
 const RECEIPT: HeaderName = HeaderName::from_static("tallymesh-receipt");
 pub const CURSOR: HeaderName = HeaderName::from_static("tallymesh-cursor");
 
@@ -34,11 +35,18 @@ pub fn router() -> Router<AppState> {
 }
 
 async fn get_query(State(app): State<AppState>, uri: Uri) -> Result<Response, HttpProblem> {
-    let pairs = Query::<Vec<(String, String)>>::try_from_uri(&uri)
+    respond(app, QueryParams::from_pairs(query_pairs(&uri)?)?).await
+}
+
+/// Decoded names and values of the query string, without `key`: that one authenticates and is no part of what is asked.
+///
+/// # Errors
+/// 400 when it does not decode.
+pub(super) fn query_pairs(uri: &Uri) -> Result<Vec<(String, String)>, Problem> {
+    let Query(mut pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
         .map_err(|e| Problem::new(ErrorCode::BadRequest, format!("the query string does not decode: {}", e.body_text())))?;
-    // `key` authenticates; it is no part of the query.
-    let params = QueryParams::from_pairs(pairs.0.into_iter().filter(|(name, _)| name != "key"))?;
-    respond(app, params).await
+    pairs.retain(|(name, _)| name != "key");
+    Ok(pairs)
 }
 
 async fn post_query(State(app): State<AppState>, body: Body) -> Result<Response, HttpProblem> {
@@ -54,21 +62,26 @@ async fn post_query(State(app): State<AppState>, body: Body) -> Result<Response,
 }
 
 async fn respond(app: AppState, params: QueryParams) -> Result<Response, HttpProblem> {
-    let (prepared, answer) = run::run(&app, &params).await?;
+    let (prepared, answer) = run(&app, &params).await?;
     Ok(match prepared.query.format {
         ResponseFormat::Json => json(&answer),
         ResponseFormat::Csv => {
             let mut response =
                 ([(CONTENT_TYPE, HeaderValue::from_static("text/csv; charset=utf-8"))], prepared.to_csv(&answer)).into_response();
-            let receipt = serde_json::to_string(&answer.receipt).unwrap_or_default();
-            for (name, value) in [(RECEIPT, Some(receipt)), (CURSOR, answer.cursor)] {
-                if let Some(value) = value.and_then(|v| HeaderValue::from_str(&v).ok()) {
-                    response.headers_mut().insert(name, value);
-                }
-            }
+            put_into_headers(&mut response, &answer.receipt, answer.cursor);
             response
         }
     })
+}
+
+/// For answers whose body has no place for them.
+pub(super) fn put_into_headers(response: &mut Response, receipt: &Receipt, cursor: Option<String>) {
+    let receipt = serde_json::to_string(receipt).ok();
+    for (name, value) in [(RECEIPT, receipt), (CURSOR, cursor)] {
+        if let Some(value) = value.and_then(|v| HeaderValue::from_str(&v).ok()) {
+            response.headers_mut().insert(name, value);
+        }
+    }
 }
 
 /// One result of several: each stands or falls alone.
@@ -114,10 +127,10 @@ async fn run_json(app: &AppState, params: Result<QueryParams, Problem>) -> Resul
     if params.get("format").is_some_and(|f| f != "json") {
         return Err(Problem::new(ErrorCode::BadParameter, "several queries are answered as JSON only").field("format"));
     }
-    run::run(app, &params).await.map(|(_, answer)| answer)
+    run(app, &params).await.map(|(_, answer)| answer)
 }
 
-fn json(value: &impl Serialize) -> Response {
+pub(super) fn json(value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
         Ok(body) => ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response(),
         Err(e) => HttpProblem::from(Problem::new(ErrorCode::Internal, e.to_string())).into_response(),

@@ -20,9 +20,17 @@ const OVERTIME: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// Everything that `PreparedQuery` refuses; 429 when the node is busy; 504 when the time is over.
-pub(super) async fn run(app: &App, params: &QueryParams) -> Result<(Arc<PreparedQuery>, Answer), Problem> {
+pub(in crate::http) async fn run(app: &App, params: &QueryParams) -> Result<(Arc<PreparedQuery>, Answer), Problem> {
+    run_at(app, params, app.now_ms()).await
+}
+
+/// The same for several queries that must agree on what `now_ms` is.
+///
+/// # Errors
+/// As [`run`].
+pub(in crate::http) async fn run_at(app: &App, params: &QueryParams, now_ms: i64) -> Result<(Arc<PreparedQuery>, Answer), Problem> {
     let clock = &app.machine.clock;
-    let (started, now_ms) = (clock.monotonic(), app.now_ms());
+    let started = clock.monotonic();
     let query = MetricQuery::parse(params, now_ms)?;
     let timeout = query.timeout_ms.map_or(app.config.query.timeout.duration(), Duration::from_millis);
     let retention = &app.config.retention;
