@@ -123,7 +123,9 @@ async fn top_features_are_ten_by_users_through_whatever_metric_counts_them() {
         ];
     })
     .await;
-    let mut events = vec![json!({"event": "feature_used"}), json!({"event": "click", "user_id": "x", "properties": {"feature": "f0"}})];
+    // Uses of no feature, and something else that names the most used one.
+    let mut events: Vec<Value> = (0..20).map(|user| json!({"event": "feature_used", "user_id": user})).collect();
+    events.push(json!({"event": "click", "user_id": "x", "properties": {"feature": "f11"}}));
     let mut sent: Vec<(usize, String, usize)> = Vec::new();
     for feature in 0..14_usize {
         let (name, users) = (format!("f{feature}"), (feature * 5) % 14 + 1);
