@@ -109,6 +109,7 @@ async fn the_error_rate_is_errors_of_all_events_and_null_without_any() {
     assert!(by_time.len() >= 12, "{got:?}");
     let quiet = json!({"errors": 0, "events": 0, "error_rate": null});
     assert!(by_time.values().all(|values| **values == quiet), "{by_time:?}");
+    assert!(rows(&node.get("/v1/named/error_rate?range=60d").await).len() >= 60 * 24 * 60, "no minute is left out of a long range");
 }
 
 #[tokio::test(flavor = "multi_thread")]
