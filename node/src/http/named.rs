@@ -11,6 +11,7 @@ use serde::Serialize;
 use tallymesh_protocol::answer::{Answer, Receipt, Row};
 use tallymesh_protocol::definition::{CompiledDefinition, DefinitionSet, FieldRef};
 use tallymesh_protocol::error::{ErrorCode, Problem, nearest};
+use tallymesh_protocol::limits::{POINTS_PER_GROUP_MAX, ROWS_MAX};
 use tallymesh_protocol::query::QueryParams;
 
 use super::query::{json, query_pairs, run_at};
@@ -26,6 +27,8 @@ const ACTIVE_RANGE: &str = "5m";
 const FEATURE_EVENT: &str = "feature_used";
 const FEATURE_DIMENSION: &str = "properties.feature";
 const TOP_FEATURES: &str = "10";
+
+const _: () = assert!(POINTS_PER_GROUP_MAX <= ROWS_MAX);
 
 pub fn router() -> Router<AppState> {
     Router::new().route("/v1/named/{query}", get(get_named))
@@ -89,7 +92,7 @@ struct Now {
 
 async fn get_named(State(app): State<AppState>, Path(name): Path<String>, uri: Uri) -> Result<Response, HttpProblem> {
     let query = NamedQuery::parse(&name)?;
-    let asked = Asked { pairs: asked_pairs(query, query_pairs(&uri)?)?, app: &app, now_ms: app.now_ms() };
+    let asked = Asked { pairs: asked_pairs(query, query_pairs(&uri)?)?, app: &app, now_ms: app.now_ms(), all_rows: ROWS_MAX.to_string() };
     let answer = match query {
         NamedQuery::ActiveUsers => active_users(&asked).await,
         NamedQuery::TopFeatures => top_features(&asked).await,
@@ -127,6 +130,8 @@ struct Asked<'a> {
     app: &'a App,
     pairs: Vec<(String, String)>,
     now_ms: i64,
+    /// A limit that leaves no step out.
+    all_rows: String,
 }
 
 impl Asked<'_> {
@@ -151,13 +156,11 @@ type Found = (Option<Now>, Answer);
 
 /// Distinct sessions of the last minutes, and of each minute of the range.
 async fn active_users(asked: &Asked<'_>) -> Result<Found, Problem> {
-    let by_minute = asked.run(&[("metric", "*"), ("agg", "sessions"), ("step", "1m"), ("fill", "zero"), ALL_ROWS]).await?;
+    let by_minute =
+        asked.run(&[("metric", "*"), ("agg", "sessions"), ("step", "1m"), ("fill", "zero"), ("limit", &asked.all_rows)]).await?;
     let now = asked.run_active().await?;
     Ok((Some(Now { row: now.data.into_iter().next(), receipt: now.receipt }), by_minute))
 }
-
-/// As many as steps can be: none is left out.
-const ALL_ROWS: (&str, &str) = ("limit", "100000");
 
 /// Counts of two kinds of events by step, and one divided by the other.
 struct Ratio {
@@ -191,7 +194,7 @@ const ERROR_RATE: Ratio = Ratio {
 async fn ratio(asked: &Asked<'_>, ratio: &Ratio) -> Result<Found, Problem> {
     // `*` and a filter, so that an event not seen yet is a count of 0 and not an unknown metric.
     let count = async |count: &Count| {
-        asked.run(&[("metric", "*"), ("step", ratio.step), ("fill", "zero"), ("filter", count.filter), ALL_ROWS]).await
+        asked.run(&[("metric", "*"), ("step", ratio.step), ("fill", "zero"), ("filter", count.filter), ("limit", &asked.all_rows)]).await
     };
     // The part first: what arrives in between can then only be in the whole.
     let part = count(&ratio.part).await?;

@@ -2,6 +2,8 @@
 //!
 //! Their bodies are plain lists, so the receipt and the cursor travel in headers.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::State;
 use axum::http::Uri;
@@ -15,6 +17,7 @@ use tallymesh_protocol::answer::{Answer, Row};
 use tallymesh_protocol::definition::FieldRef;
 use tallymesh_protocol::error::{ErrorCode, Problem, nearest};
 use tallymesh_protocol::filter::Filter;
+use tallymesh_protocol::limits::ROWS_MAX;
 use tallymesh_protocol::query::{PreparedQuery, QueryParams};
 
 use super::query::{json, put_into_headers, query_pairs, run, run_at};
@@ -23,8 +26,6 @@ use super::{App, AppState, HttpProblem};
 const NUMBERS_PARAMETERS: [&str; 13] =
     ["name", "agg", "range", "from", "to", "group_by", "filter", "order", "limit", "cursor", "tz", "timeout_ms", "token"];
 const DAILY_PARAMETERS: [&str; 5] = ["source", "start", "end", "limit", "cursor"];
-/// Rows when the request does not say: as many as one answer can have.
-const ROWS: &str = "100000";
 /// Name of the number in a row.
 const VALUE: &str = "value";
 
@@ -71,7 +72,7 @@ pub(super) async fn numbers(app: &App, mut pairs: Vec<(String, String)>) -> Resu
         }
     }
     set_default(&mut pairs, "order", "-value");
-    set_default(&mut pairs, "limit", ROWS);
+    set_default(&mut pairs, "limit", &ROWS_MAX.to_string());
     let (prepared, answer) = run_singular_too(app, &pairs).await.map_err(|p| renamed(p, &[("metric", "name")]))?;
     let [aggregate] = prepared.query.aggregates.as_slice() else {
         return Err(Problem::new(ErrorCode::BadParameter, "a row has one value here; /v1/query takes several aggregates").field("agg"));
@@ -85,7 +86,7 @@ pub(super) async fn numbers(app: &App, mut pairs: Vec<(String, String)>) -> Resu
 }
 
 /// An event name beats the singular of it: both may be there.
-async fn run_singular_too(app: &App, pairs: &[(String, String)]) -> Result<(std::sync::Arc<PreparedQuery>, Answer), Problem> {
+async fn run_singular_too(app: &App, pairs: &[(String, String)]) -> Result<(Arc<PreparedQuery>, Answer), Problem> {
     let now_ms = app.now_ms();
     let ask = async |metric: Option<&str>| {
         let value = |(name, value): &(String, String)| {
@@ -173,7 +174,7 @@ async fn daily(State(app): State<AppState>, uri: Uri) -> Result<Response, HttpPr
         ("filter", filter.to_string()),
         ("from", start.to_string()),
         ("to", after.to_string()),
-        ("limit", once("limit")?.unwrap_or(ROWS).to_owned()),
+        ("limit", once("limit")?.map_or_else(|| ROWS_MAX.to_string(), str::to_owned)),
         ("cursor", once("cursor")?.unwrap_or_default().to_owned()),
     ];
     let names = [("from", "start"), ("to", "end"), ("step", "start")];

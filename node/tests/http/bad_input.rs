@@ -102,7 +102,6 @@ async fn pages_that_are_not_there_and_methods_that_do_not_work_are_problems_too(
         ("/v1/dead-letters?limit=0", "limit"),
         ("/v1/dead-letters?limit=1001", "limit"),
         ("/v1/dead-letters?cursor=forged", "cursor"),
-        ("/metrics?name=page_views", "name"),
     ] {
         let got = node.get(path).await;
         assert_eq!((got.problem(), got.body["field"].as_str()), ((422, "bad_parameter"), Some(field)), "{path}");

@@ -109,6 +109,7 @@ async fn the_error_rate_is_errors_of_all_events_and_null_without_any() {
     assert!(by_time.len() >= 12, "{got:?}");
     let quiet = json!({"errors": 0, "events": 0, "error_rate": null});
     assert!(by_time.values().all(|values| **values == quiet), "{by_time:?}");
+    assert!(rows(&node.get("/v1/named/error_rate?range=60d").await).len() >= 60 * 24 * 60, "no minute is left out of a long range");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -123,7 +124,9 @@ async fn top_features_are_ten_by_users_through_whatever_metric_counts_them() {
         ];
     })
     .await;
-    let mut events = vec![json!({"event": "feature_used"}), json!({"event": "click", "user_id": "x", "properties": {"feature": "f0"}})];
+    // Uses of no feature, and something else that names the most used one.
+    let mut events: Vec<Value> = (0..20).map(|user| json!({"event": "feature_used", "user_id": user})).collect();
+    events.push(json!({"event": "click", "user_id": "x", "properties": {"feature": "f11"}}));
     let mut sent: Vec<(usize, String, usize)> = Vec::new();
     for feature in 0..14_usize {
         let (name, users) = (format!("f{feature}"), (feature * 5) % 14 + 1);

@@ -52,7 +52,7 @@ async fn an_event_of_the_plural_name_is_itself() {
         ("name=view", 422, "bad_range", "range", None),
         ("name=view&range=1h&groupby=country", 422, "bad_parameter", "groupby", Some("group_by")),
         ("name=view&range=1h&agg=count,users", 422, "bad_parameter", "agg", None),
-        ("name=view&range=1h&group_by=contry", 422, "unknown_dimension", "group_by", None),
+        ("name=view&range=1h&group_by=colour", 422, "unknown_dimension", "group_by", None),
     ] {
         let got = node.get(&format!("/metrics?{query}")).await;
         assert_eq!(got.problem(), (status, code), "{query}");
