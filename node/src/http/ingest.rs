@@ -53,7 +53,8 @@ async fn events(State(app): State<AppState>, request_id: RequestId, headers: Hea
         Ok(ack) => Ok(answer(ack)),
         Err(problem) => {
             // A client that is still sending would see its connection break instead of the answer.
-            discard(&mut body, app.config.ingest.encoded_bytes_max.as_usize()).await;
+            // Twice the limit: a body just past it is read out, so that its sender sees the answer and not a broken connection.
+            discard(&mut body, app.config.ingest.encoded_bytes_max.as_usize().saturating_mul(2)).await;
             Err(problem.into())
         }
     }
