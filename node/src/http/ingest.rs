@@ -52,8 +52,7 @@ async fn events(State(app): State<AppState>, request_id: RequestId, headers: Hea
     match take(&app, request_id, &headers, &mut body).await {
         Ok(ack) => Ok(answer(ack)),
         Err(problem) => {
-            // A client that is still sending would see its connection break instead of the answer.
-            // Twice the limit: a body just past it is read out, so that its sender sees the answer and not a broken connection.
+            // A client that is still sending would see its connection break instead of the answer. Twice the limit, so that a body just past it is read out.
             discard(&mut body, app.config.ingest.encoded_bytes_max.as_usize().saturating_mul(2)).await;
             Err(problem.into())
         }
