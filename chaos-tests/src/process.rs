@@ -13,6 +13,9 @@ use serde_json::Value;
 const READY_SECONDS_MAX: u64 = 60;
 /// Between two looks at a node that is starting, in milliseconds.
 const POLL_MS: u64 = 20;
+/// One look may take this long. A client's request that crosses the death of a node has been seen to wait for ever without a connection; another look
+/// finds out that the node is there.
+const POLL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The built binary: beside this test's own executable, or `TALLYMESH_BIN`.
 ///
@@ -61,21 +64,22 @@ impl Node {
             .spawn()
             .context("starting tallymesh")?;
         let url = format!("http://{address}");
+        let mut last = String::new();
         let ready = async {
             loop {
                 if let Some(status) = child.try_wait()? {
                     bail!("the node ended while starting: {status}");
                 }
-                if let Ok(answer) = client.get(format!("{url}/ready")).send().await
-                    && answer.status().is_success()
-                {
-                    return Ok(());
-                }
+                last = match client.get(format!("{url}/ready")).timeout(POLL_TIMEOUT).send().await {
+                    Ok(answer) if answer.status().is_success() => return Ok(()),
+                    Ok(answer) => format!("{}: {}", answer.status(), answer.text().await.unwrap_or_default()),
+                    Err(error) => format!("{error:?}"),
+                };
                 tokio::time::sleep(Duration::from_millis(POLL_MS)).await;
             }
         };
         let waited = tokio::time::timeout(Duration::from_secs(READY_SECONDS_MAX), ready).await;
-        let result = waited.unwrap_or_else(|_| bail!("not ready after {READY_SECONDS_MAX} s"));
+        let result = waited.unwrap_or_else(|_| bail!("not ready after {READY_SECONDS_MAX} s; it last said: {last}"));
         let node = Self { child, url };
         result.map(|()| node)
     }
