@@ -1,0 +1,55 @@
+// Numbers and times as people read them. Unknown is a dash, never a nought.
+
+const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
+const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const fine = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
+
+export const UNKNOWN = "–";
+
+export function number(value: number | null | undefined): string {
+  if (value === null || value === undefined) return UNKNOWN;
+  return Number.isInteger(value) ? whole.format(value) : fine.format(value);
+}
+
+export function short(value: number | null | undefined): string {
+  if (value === null || value === undefined) return UNKNOWN;
+  return Math.abs(value) < 10_000 ? number(value) : compact.format(value);
+}
+
+export function percent(value: number | null | undefined, digits = 1): string {
+  return value === null || value === undefined ? UNKNOWN : `${(value * 100).toFixed(digits)} %`;
+}
+
+/** `+- 1.2 %`, or nothing when the figure is exact. */
+export function plusMinus(relative: number | undefined): string | null {
+  return relative ? `± ${(relative * 100).toFixed(relative < 0.01 ? 2 : 1)} %` : null;
+}
+
+const parts = new Map<string, Intl.DateTimeFormat>();
+
+function formatter(tz: string, options: Intl.DateTimeFormatOptions): Intl.DateTimeFormat {
+  const key = `${tz}|${JSON.stringify(options)}`;
+  let known = parts.get(key);
+  if (!known) {
+    known = new Intl.DateTimeFormat("en-GB", { timeZone: tz, hourCycle: "h23", ...options });
+    parts.set(key, known);
+  }
+  return known;
+}
+
+/** A tick on a time axis: the hour within two days, else the day. */
+export function tick(ms: number, tz: string, spanMs: number): string {
+  const options: Intl.DateTimeFormatOptions =
+    spanMs <= 2 * 86_400_000 ? { hour: "2-digit", minute: "2-digit" } : { day: "numeric", month: "short" };
+  return formatter(tz, options).format(ms);
+}
+
+export function moment(ms: number, tz: string): string {
+  return formatter(tz, { weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" }).format(
+    ms,
+  );
+}
+
+export function clock(ms: number, tz: string): string {
+  return formatter(tz, { hour: "2-digit", minute: "2-digit", second: "2-digit" }).format(ms);
+}

@@ -1,0 +1,52 @@
+// What every page shows is in its address: range, zone, comparison and filters. Reading never fails: a bad part is as if it were not there.
+import { z } from "zod";
+
+export const RANGES = ["1h", "6h", "24h", "7d"] as const;
+
+export const viewSchema = z.object({
+  range: z
+    .string()
+    .regex(/^\d{1,4}[mhd]$/)
+    .optional()
+    .catch(undefined),
+  from: z.iso.datetime({ offset: true }).optional().catch(undefined),
+  to: z.iso.datetime({ offset: true }).optional().catch(undefined),
+  tz: z.string().max(64).optional().catch(undefined),
+  compare: z.enum(["previous", "week", "day"]).optional().catch(undefined),
+  filter: z.array(z.string().max(2_000)).max(20).optional().catch(undefined),
+});
+export type View = z.infer<typeof viewSchema>;
+
+/** The time part of a query: a custom range wins over a relative one. */
+export function timeOf(view: View): { range: string } | { from: string; to: string } {
+  if (view.from && view.to) return { from: view.from, to: view.to };
+  return { range: view.range ?? "24h" };
+}
+
+const UNIT_MS: Record<string, number> = { m: 60_000, h: 3_600_000, d: 86_400_000 };
+
+export function rangeMs(view: View): number {
+  const time = timeOf(view);
+  if ("from" in time) return Date.parse(time.to) - Date.parse(time.from);
+  return Number.parseInt(time.range, 10) * (UNIT_MS[time.range.slice(-1)] ?? 60_000);
+}
+
+/** The step that gives a readable number of points. */
+export function stepFor(view: View): "1m" | "5m" | "15m" | "1h" | "1d" {
+  const hours = rangeMs(view) / 3_600_000;
+  if (hours <= 3) return "1m";
+  if (hours <= 12) return "5m";
+  if (hours <= 48) return "15m";
+  if (hours <= 24 * 45) return "1h";
+  return "1d";
+}
+
+export const STEP_MS: Record<string, number> = {
+  "1m": 60_000,
+  "5m": 300_000,
+  "15m": 900_000,
+  "1h": 3_600_000,
+  "1d": 86_400_000,
+};
+
+export const browserZone = (): string => Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";

@@ -1,0 +1,37 @@
+import { Tooltip } from "radix-ui";
+import { type Light, useConnection } from "./useConnection";
+
+const LOOK: Record<Light, { dot: string; word: string }> = {
+  green: { dot: "bg-good", word: "Live" },
+  yellow: { dot: "bg-warn", word: "Degraded" },
+  red: { dot: "bg-bad", word: "Unreachable" },
+};
+
+export function ConnectionLight() {
+  const { light, reason } = useConnection();
+  const { dot, word } = LOOK[light];
+  return (
+    <Tooltip.Provider delayDuration={150}>
+      <Tooltip.Root>
+        <Tooltip.Trigger asChild>
+          <button
+            type="button"
+            className="inline-flex items-center gap-2 rounded-full border border-line px-3 py-1 text-xs"
+            data-light={light}
+          >
+            <span aria-hidden className={`size-2.5 rounded-full ${dot}`} />
+            <span role="status">{word}</span>
+            <span className="sr-only">: {reason}</span>
+          </button>
+        </Tooltip.Trigger>
+        <Tooltip.Content
+          side="bottom"
+          sideOffset={6}
+          className="z-20 max-w-72 rounded-md border border-line bg-surface px-3 py-2 text-xs shadow-lg"
+        >
+          {reason}
+        </Tooltip.Content>
+      </Tooltip.Root>
+    </Tooltip.Provider>
+  );
+}

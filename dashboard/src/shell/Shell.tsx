@@ -1,0 +1,62 @@
+import { Link, Outlet } from "@tanstack/react-router";
+import { BarChart3, LayoutDashboard, MailWarning, Network } from "lucide-react";
+import type { ReactNode } from "react";
+import { ConnectionLight } from "./ConnectionLight";
+import { FilterChips } from "./FilterChips";
+import { Toolbar } from "./Toolbar";
+
+const PAGES: { to: string; label: string; icon: ReactNode }[] = [
+  { to: "/", label: "Overview", icon: <LayoutDashboard size={16} aria-hidden /> },
+  { to: "/explore", label: "Explore", icon: <BarChart3 size={16} aria-hidden /> },
+  { to: "/cluster", label: "Cluster", icon: <Network size={16} aria-hidden /> },
+  { to: "/dead-letters", label: "Dead letters", icon: <MailWarning size={16} aria-hidden /> },
+];
+
+export function Shell() {
+  return (
+    <div className="mx-auto flex min-h-screen max-w-[1600px] flex-col px-4 pb-8 sm:px-6">
+      <a href="#main" className="sr-only focus:not-sr-only focus:absolute focus:p-2">
+        Skip to the numbers
+      </a>
+      <header className="flex flex-wrap items-center gap-x-6 gap-y-2 py-3">
+        <Link to="/" search={(old) => old} className="flex items-center gap-2 font-semibold tracking-tight">
+          <img src="/assets/icon.svg" alt="" width={22} height={22} /> Tallymesh
+        </Link>
+        <nav aria-label="Pages" className="flex flex-wrap gap-1">
+          {PAGES.map(({ to, label, icon }) => (
+            <Link
+              key={to}
+              to={to}
+              search={(old: object) => old}
+              activeOptions={{ exact: to === "/", includeSearch: false }}
+              className="inline-flex items-center gap-1.5 rounded-md px-3 py-1.5 text-muted hover:bg-raised hover:text-ink"
+              activeProps={{ className: "bg-raised !text-ink", "aria-current": "page" }}
+            >
+              {icon}
+              {label}
+            </Link>
+          ))}
+        </nav>
+        <div className="ml-auto flex items-center gap-3">
+          <ConnectionLight />
+        </div>
+      </header>
+      <Toolbar />
+      <FilterChips />
+      <main id="main" className="min-w-0 flex-1 pt-4">
+        <Outlet />
+      </main>
+    </div>
+  );
+}
+
+export function NotFound() {
+  return (
+    <div className="py-20 text-center">
+      <h1 className="text-lg font-medium">There is no such page</h1>
+      <Link to="/" className="text-accent underline">
+        To the overview
+      </Link>
+    </div>
+  );
+}
