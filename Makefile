@@ -5,7 +5,7 @@ export CARGO_TARGET_DIR
 RATE ?= 10
 HTTP ?= 127.0.0.1:7070
 
-.PHONY: help demo test fmt lint unit build deny setup flights-year clean-demo
+.PHONY: help demo test fmt lint unit build dashboard dashboard-test deny setup flights-year clean-demo
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -13,11 +13,16 @@ help: ## What there is
 setup: ## Install what a fresh Debian machine with Rust lacks (compiler, rustfmt, clippy)
 	@ops/setup.sh
 
-demo: setup ## Build, start one node with live sample traffic, print the dashboard's URL
+# Cargo compiles the node again when the dashboard inside it has changed.
+dashboard: setup ## Build the dashboard (dashboard/dist), which goes into the binary
+	ops/dashboard.sh build
+export TALLYMESH_DASHBOARD = $(shell cat dashboard/dist/.sources 2>/dev/null)
+
+demo: dashboard ## Build, start one node with live sample traffic, print the dashboard's URL
 	cargo build --release --locked --package tallymesh-node
 	$(CARGO_TARGET_DIR)/release/tallymesh demo --rate $(RATE) --http $(HTTP)
 
-test: setup fmt lint unit ## Format check, lints with warnings denied, every test
+test: setup fmt dashboard lint dashboard-test unit ## Format check, lints with warnings denied, every test
 
 fmt:
 	cargo fmt --all --check
@@ -25,7 +30,11 @@ fmt:
 lint:
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
-unit:
+dashboard-test: dashboard
+	ops/dashboard.sh check
+	ops/dashboard.sh test
+
+unit: dashboard
 	cargo build --workspace --locked
 	cargo test --workspace --locked
 
@@ -37,7 +46,7 @@ flights-year: ## The flights test over the whole year: make flights-year FILE=fl
 	cargo build --workspace --locked
 	TALLYMESH_FLIGHTS=$(abspath $(FILE)) cargo test --locked --package tallymesh-chaos-tests --test flights -- --nocapture
 
-build: setup ## Release binary
+build: dashboard ## Release binary
 	cargo build --release --locked --package tallymesh-node
 
 clean-demo: ## Forget the demo's data

@@ -12,6 +12,7 @@ export default defineConfig({
     // Nothing inlined: the page is served under `script-src 'self'; img-src 'self'`.
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
+    chunkSizeWarningLimit: 600,
   },
   server: { proxy: Object.fromEntries(served.map((path) => [path, { target: node, ws: true }])) },
   test: { environment: "jsdom", include: ["src/**/*.test.{ts,tsx}"], setupFiles: ["src/test-setup.ts"] },

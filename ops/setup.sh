@@ -6,6 +6,7 @@ need_packages=()
 command -v cc >/dev/null || need_packages+=(build-essential)
 command -v make >/dev/null || need_packages+=(make)
 command -v curl >/dev/null || need_packages+=(curl)
+command -v npm >/dev/null || need_packages+=(nodejs npm)
 if [ ${#need_packages[@]} -gt 0 ]; then
   as_root=()
   [ "$(id -u)" = 0 ] || as_root=(sudo)

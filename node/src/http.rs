@@ -3,8 +3,8 @@
 mod body;
 mod cluster;
 mod context;
+mod dashboard;
 mod dead_letters;
-mod home;
 mod ingest;
 mod named;
 mod ops;
@@ -101,7 +101,7 @@ pub fn router(app: AppState) -> Router {
         .merge(seed::router())
         .merge(ops::router())
         .merge(cluster::router())
-        .merge(home::router())
+        .merge(dashboard::router())
         .fallback(no_such_page)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(CatchPanicLayer::custom(context::Panicked(app.metrics.clone())))
