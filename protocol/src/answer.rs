@@ -31,6 +31,28 @@ pub struct PartialAnswer {
     pub watermark_ms: i64,
     /// Log index of the last applied entry.
     pub applied_index: u64,
+    /// What the cardinality budget took from this answer.
+    pub other: OtherEvents,
+}
+
+/// Events beyond the cardinality budget, as far as a query needs to know of them what was not kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OtherEvents {
+    /// Events that the answer counts.
+    pub counted: u64,
+    /// Events that it does not, though they may belong to it: a filter could not be judged, or the event name was not kept.
+    pub unjudged: u64,
+    /// Whether the shard has events of names beyond the budget, at any time.
+    pub names_beyond: bool,
+}
+
+impl OtherEvents {
+    /// Adds those of another shard.
+    pub fn add(&mut self, other: Self) {
+        self.counted += other.counted;
+        self.unjudged += other.unjudged;
+        self.names_beyond |= other.names_beyond;
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +75,10 @@ pub struct Receipt {
     /// Relative error by value name; 0 is exact.
     pub error: BTreeMap<String, f64>,
     pub sampled: f64,
+    /// Share of the events which this answer counts, or may have missed, that lie beyond the cardinality budget (`__other__`): what they had in the
+    /// dimensions asked for was not kept. Grouped, they are the group `__other__`; a filter leaves them out, as nobody knows whether they pass (one on
+    /// `__other__` itself means them). With c the count answered for a filter, the true one lies in c to c / (1 - share). 0 where the answer needs
+    /// nothing that was not kept: totals of a metric are exact, whatever the budget. Of two ranges compared, the larger share.
     pub other_share: f64,
     pub sources: Vec<String>,
     pub grain: String,

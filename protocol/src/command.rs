@@ -8,11 +8,14 @@ use bytes::Bytes;
 use rkyv::util::AlignedVec;
 use serde::{Deserialize, Serialize};
 
+use crate::cardinality::KeyBudget;
 use crate::definition::MetricDefinition;
 use crate::limits::ENTRY_PARTS_MAX;
 
 const MAGIC: [u8; 4] = *b"TMCM";
-const VERSION: u16 = 1;
+/// 2: settings may carry a cardinality budget, which a build that knows only 1 would overlook.
+const VERSION: u16 = 2;
+const VERSION_MIN: u16 = 1;
 const ALIGN: usize = 16;
 
 /// Settings that a shard's state depends on; they reach it through its log, never from the side.
@@ -28,6 +31,9 @@ pub struct ShardSettings {
     pub retention_day_ms: Option<u64>,
     pub definitions_version: u64,
     pub definitions: Vec<MetricDefinition>,
+    /// How many keys the shard keeps apart; `None` is without end.
+    #[serde(default)]
+    pub cardinality: Option<KeyBudget>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -50,7 +56,7 @@ pub struct CommandView<'a> {
 pub enum CommandError {
     #[error("not a shard command")]
     Magic,
-    #[error("shard command version {0} is not known here (this build reads {VERSION})")]
+    #[error("shard command version {0} is not known here (this build reads {VERSION_MIN} to {VERSION})")]
     Version(u16),
     #[error("shard command is damaged: {0}")]
     Layout(String),
@@ -103,7 +109,7 @@ impl<'a> CommandView<'a> {
             return Err(CommandError::Magic);
         }
         let version = u16::from_le_bytes([header[4], header[5]]);
-        if version != VERSION {
+        if !(VERSION_MIN..=VERSION).contains(&version) {
             return Err(CommandError::Version(version));
         }
         let mut stamp = [0; 8];
@@ -159,7 +165,21 @@ mod tests {
             assert!(CommandView::parse(&bytes[..cut]).is_err(), "cut at {cut}");
         }
         let mut newer = bytes.to_vec();
-        newer[4] = 2;
-        assert_eq!(CommandView::parse(&newer), Err(CommandError::Version(2)));
+        newer[4] = 3;
+        assert_eq!(CommandView::parse(&newer), Err(CommandError::Version(3)));
+    }
+
+    #[test]
+    fn settings_of_version_1_have_no_budget() {
+        let json = br#"{"lateness_ms":1,"dedup_horizon_ms":2,"retention_minute_ms":null,"retention_hour_ms":null,"retention_day_ms":3,
+            "definitions_version":4,"definitions":[]}"#;
+        let mut bytes = b"TMCM\x01\x00\x03\x00".to_vec();
+        bytes.extend_from_slice(&7i64.to_le_bytes());
+        bytes.extend_from_slice(json);
+        let view = CommandView::parse(&bytes).expect("an old entry");
+        let CommandBody::Configure(settings) = view.body else { panic!("settings") };
+        assert_eq!((settings.retention_day_ms, settings.definitions_version, &settings.cardinality), (Some(3), 4, &None));
+        let again = encode_configure(7, &settings);
+        assert_eq!(CommandView::parse(&again).expect("own encoding").body, CommandBody::Configure(settings));
     }
 }

@@ -6,6 +6,7 @@ pub mod aggregate;
 pub mod answer;
 pub mod batch;
 pub mod body;
+pub mod cardinality;
 pub mod command;
 pub mod definition;
 pub mod encode;

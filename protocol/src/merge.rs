@@ -10,7 +10,7 @@ use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 
 use crate::aggregate::Accumulator;
-use crate::answer::{Cell, GroupKey, PartialAnswer};
+use crate::answer::{Cell, GroupKey, OtherEvents, PartialAnswer};
 use crate::error::{ErrorCode, Problem};
 
 /// Takes one shard's answer after the other.
@@ -21,6 +21,7 @@ pub struct Merger {
     cells_max: usize,
     metric_known: bool,
     watermark_ms: Option<i64>,
+    other: OtherEvents,
 }
 
 /// All shards' cells by (step, group), in that order. Groups are sorted, so their numbers compare as they do.
@@ -31,17 +32,20 @@ pub struct Merged {
     pub metric_known: bool,
     /// Event time before which no shard has an open window; `None` when none ever wrote.
     pub watermark_ms: Option<i64>,
+    pub other: OtherEvents,
 }
 
 impl Merger {
     pub fn new(cells_max: usize) -> Self {
-        Self { groups: HashMap::new(), cells: HashMap::new(), cells_max, metric_known: false, watermark_ms: None }
+        let other = OtherEvents::default();
+        Self { groups: HashMap::new(), cells: HashMap::new(), cells_max, metric_known: false, watermark_ms: None, other }
     }
 
     /// # Errors
     /// 422 when there are more cells than one answer may have.
     pub fn push(&mut self, answer: PartialAnswer) -> Result<(), Problem> {
         self.metric_known |= answer.metric_known;
+        self.other.add(answer.other);
         // A shard whose log is empty has no time yet; it holds nothing open and nothing back.
         let has_time = answer.applied_index > 0 && jiff::Timestamp::from_millisecond(answer.watermark_ms).is_ok();
         if has_time {
@@ -81,7 +85,17 @@ impl Merger {
             cells,
             metric_known: self.metric_known,
             watermark_ms: self.watermark_ms,
+            other: self.other,
         }
+    }
+}
+
+impl Merged {
+    /// See [`crate::answer::Receipt::other_share`].
+    pub fn other_share(&self) -> f64 {
+        let counted: u64 = self.cells.iter().map(|c| c.values.count).sum();
+        let in_question = counted + self.other.unjudged;
+        if in_question == 0 { 0.0 } else { (self.other.counted + self.other.unjudged) as f64 / in_question as f64 }
     }
 }
 

@@ -13,6 +13,8 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use tallymesh_protocol::command::ShardSettings;
 use tallymesh_protocol::key::MetricKind;
@@ -23,7 +25,7 @@ pub use snapshot::{SavedShard, ShardSave};
 
 use crate::dedup::{Dedup, DedupStats};
 use crate::windows::{WindowSettings, WindowStats, WindowStore};
-use keys::KeyTable;
+use keys::{DimensionUse, KeyId, KeyTable, MetricKeys};
 
 /// What a replica may choose for itself: none of it shows in the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +42,8 @@ pub struct ShardState {
     stamp_ms: i64,
     counters: Counters,
     keys: KeyTable,
+    /// Rows that the budget put under an other key, by that key.
+    other_rows: BTreeMap<KeyId, u64>,
     dedup: Dedup,
     windows: WindowStore,
     /// Log index of the last snapshot that was marked.
@@ -70,6 +74,8 @@ pub struct MetricInfo {
     pub metric: String,
     /// Keys (combinations of dimension values) in this shard.
     pub keys: u64,
+    /// Rows that the budget put under the metric's other key.
+    pub other_rows: u64,
 }
 
 /// Gauges.
@@ -81,6 +87,8 @@ pub struct ShardStats {
     pub counters: Counters,
     pub keys: u64,
     pub keys_memory_bytes: u64,
+    /// Rows that the budget put under other keys.
+    pub other_rows: u64,
     pub dedup: DedupStats,
     pub windows: WindowStats,
 }
@@ -95,6 +103,7 @@ pub fn initial_settings() -> ShardSettings {
         retention_day_ms: None,
         definitions_version: 0,
         definitions: Vec::new(),
+        cardinality: None,
     }
 }
 
@@ -119,6 +128,7 @@ impl ShardState {
             stamp_ms: i64::MIN,
             counters: Counters::default(),
             keys: KeyTable::default(),
+            other_rows: BTreeMap::new(),
             dedup: Dedup::new(options.dedup_memory_bytes_max),
             saved_index: None,
         }
@@ -158,13 +168,40 @@ impl ShardState {
 
     /// Every metric that has a key here, in order of first appearance.
     pub fn metrics(&self) -> Vec<MetricInfo> {
-        let info = |m: &keys::MetricKeys| MetricInfo {
+        self.keys.metrics().iter().map(|m| self.info(m)).collect()
+    }
+
+    /// The metrics of which rows lie under an other key.
+    pub fn metrics_over_budget(&self) -> Vec<MetricInfo> {
+        if self.other_rows.is_empty() {
+            return Vec::new();
+        }
+        self.keys.metrics().iter().filter(|m| !m.others.is_empty()).map(|m| self.info(m)).filter(|m| m.other_rows > 0).collect()
+    }
+
+    fn info(&self, m: &MetricKeys) -> MetricInfo {
+        MetricInfo {
             kind: m.kind,
             tenant: m.tenant.clone(),
             metric: m.metric.clone(),
             keys: m.ids.len() as u64,
-        };
-        self.keys.metrics().iter().map(info).collect()
+            other_rows: m.others.iter().filter_map(|id| self.other_rows.get(id)).sum(),
+        }
+    }
+
+    /// Hashes of a metric's keys: one key may be in several shards when the metric is a defined one.
+    pub fn key_hashes(&self, kind: MetricKind, tenant: &str, metric: &str) -> Vec<u128> {
+        self.keys.metric(kind, tenant, metric).map(|m| m.ids.iter().map(|&id| self.keys.hash(id)).collect()).unwrap_or_default()
+    }
+
+    /// What uses a metric's budget up: the values of each of its dimensions, in key order.
+    pub fn dimension_uses(&self, kind: MetricKind, tenant: &str, metric: &str) -> Vec<DimensionUse> {
+        self.keys.metric(kind, tenant, metric).map(|m| self.keys.dimension_uses(m)).unwrap_or_default()
+    }
+
+    /// What uses the budget of event names up.
+    pub fn name_use(&self, tenant: &str) -> DimensionUse {
+        self.keys.name_use(tenant)
     }
 
     pub fn stats(&self) -> ShardStats {
@@ -175,6 +212,7 @@ impl ShardState {
             counters: self.counters,
             keys: self.keys.len() as u64,
             keys_memory_bytes: self.keys.memory_bytes() as u64,
+            other_rows: self.other_rows.values().sum(),
             dedup: self.dedup.stats(),
             windows: self.windows.stats(),
         }
@@ -194,6 +232,7 @@ impl ShardState {
             c.older_than_horizon,
             c.id_sum,
             self.keys.len() as u64,
+            self.other_rows.values().sum(),
             u64::from(now),
             u64::from(floor),
             self.settings.definitions_version,

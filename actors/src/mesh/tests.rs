@@ -34,6 +34,7 @@ fn settings() -> ShardSettings {
         retention_day_ms: None,
         definitions_version: 1,
         definitions: Vec::new(),
+        cardinality: None,
     }
 }
 

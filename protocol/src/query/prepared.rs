@@ -6,6 +6,7 @@ use jiff::{Timestamp, ToSpan};
 
 use super::{Aggregate, Compare, MetricQuery, MetricSelector, Partial, Resolved, ShardQuery, Step, TimeRange, cursor};
 use crate::answer::{Answer, PartialAnswer, Receipt, ShardsAnswered};
+use crate::cardinality::OTHER;
 use crate::definition::DefinitionSet;
 use crate::error::{ErrorCode, Problem, nearest};
 use crate::hash::ShardId;
@@ -97,7 +98,7 @@ impl PreparedQuery {
         let merged = merger.finish();
         let named_by_event = matches!(self.current.shard_query.metric, MetricSelector::Event(_));
         if named_by_event && !merged.metric_known && answered == asked {
-            return Err(unknown_metric(&self.query.metric, []));
+            return Err(unknown_metric(&self.query.metric, [], merged.other.names_beyond));
         }
         Ok(Gathered { merged, shards: ShardsAnswered { asked, answered } })
     }
@@ -143,7 +144,7 @@ impl PreparedQuery {
                 freshness_ms,
                 error: page.error,
                 sampled: 1.0,
-                other_share: 0.0,
+                other_share: current.merged.other_share().max(earlier.as_ref().map_or(0.0, |e| e.merged.other_share())),
                 sources: vec!["hot".to_owned()],
                 grain: self.current.plan.grain.as_str().to_owned(),
                 cache_age_ms: None,
@@ -184,10 +185,17 @@ fn incomplete(asked: u32, answered: u32, failed: &[(ShardId, Problem)]) -> Probl
 }
 
 /// 404 with the nearest of the names there are.
-pub fn unknown_metric<'a>(metric: &str, names: impl IntoIterator<Item = &'a str>) -> Problem {
-    Problem::new(ErrorCode::UnknownMetric, format!("no event of the name `{metric}` has been seen, and no metric is defined by it"))
-        .field("metric")
-        .did_you_mean(nearest(metric, names))
+///
+/// `names_beyond`: there are events of names beyond the budget, and this may be one of them.
+pub fn unknown_metric<'a>(metric: &str, names: impl IntoIterator<Item = &'a str>, names_beyond: bool) -> Problem {
+    let detail = if names_beyond {
+        format!(
+            "no metric has the name `{metric}`; the budget of event names is used up, so if there are such events, they count in `{OTHER}`"
+        )
+    } else {
+        format!("no event of the name `{metric}` has been seen, and no metric is defined by it")
+    };
+    Problem::new(ErrorCode::UnknownMetric, detail).field("metric").did_you_mean(nearest(metric, names))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use tallymesh_protocol::batch::{self, ArchivedShardBatch, BATCH_ALIGN, BatchErro
 use tallymesh_protocol::command::{CommandBody, CommandError, CommandView, ShardSettings};
 use tallymesh_protocol::time::DAY_MS;
 
-use super::keys::KeyId;
+use super::keys::{Admitted, KeyId};
 use super::{ShardState, window_settings};
 use crate::dedup::INSERT_CHUNK;
 use crate::windows::Row;
@@ -49,6 +49,13 @@ pub enum ApplyError {
     OutOfOrder { index: u64, applied: u64 },
     #[error("entry {index}: {source}")]
     Command { index: u64, source: CommandError },
+}
+
+/// The keys of a part's dictionary as numbers.
+struct PartKeys {
+    ids: Vec<KeyId>,
+    /// Entries beyond the budget: index, and the other key that they are counted under.
+    others: Vec<(u32, KeyId)>,
 }
 
 impl ShardState {
@@ -112,7 +119,7 @@ impl ShardState {
     }
 
     /// Checks a part, then interns its dictionary: once for all its events.
-    fn open_part<'a>(&mut self, part: &'a [u8]) -> Result<(&'a ArchivedShardBatch, Vec<KeyId>), PartError> {
+    fn open_part<'a>(&mut self, part: &'a [u8]) -> Result<(&'a ArchivedShardBatch, PartKeys), PartError> {
         let batch = batch::check(part)?;
         let made_with = batch.definitions_version.to_native();
         if made_with < self.settings.definitions_version {
@@ -122,12 +129,22 @@ impl ShardState {
         if let Some(event) = batch.times.iter().position(|t| !is_sane(t.to_native())) {
             return Err(PartError::Time { event: event as u32 });
         }
-        let intern = |(i, hash): (usize, &rkyv::rend::u128_le)| self.keys.intern(hash.to_native(), batch.key(i));
-        let keys = batch.key_hashes.iter().enumerate().map(intern).collect::<Option<Vec<_>>>();
-        Ok((batch, keys.ok_or(PartError::TooManyKeys)?))
+        let mut keys = PartKeys { ids: Vec::with_capacity(batch.key_hashes.len()), others: Vec::new() };
+        for (i, hash) in batch.key_hashes.iter().enumerate() {
+            let admitted = self.keys.admit(hash.to_native(), batch.key(i), self.settings.cardinality.as_ref());
+            let admitted = admitted.ok_or(PartError::TooManyKeys)?;
+            if let Admitted::Other(id) = admitted {
+                keys.others.push((i as u32, id));
+            }
+            keys.ids.push(admitted.id());
+        }
+        Ok((batch, keys))
     }
 
-    fn count(&mut self, batch: &ArchivedShardBatch, keys: &[KeyId]) -> PartApplied {
+    fn count(&mut self, batch: &ArchivedShardBatch, part_keys: &PartKeys) -> PartApplied {
+        let keys = part_keys.ids.as_slice();
+        // Rows by dictionary entry, where some entry is beyond the budget; else none are counted.
+        let mut rows = vec![0u64; if part_keys.others.is_empty() { 0 } else { keys.len() }];
         let mut outcome = PartApplied::default();
         let mut derived = 0;
         let horizon_ms = i64::try_from(self.settings.dedup_horizon_ms).unwrap_or(i64::MAX);
@@ -144,8 +161,12 @@ impl ShardState {
                     continue;
                 }
                 let event = chunk * INSERT_CHUNK + i;
+                let entry = batch.keys[event].to_native() as usize;
+                if let Some(rows) = rows.get_mut(entry) {
+                    *rows += 1;
+                }
                 let row = Row {
-                    key: keys[batch.keys[event].to_native() as usize],
+                    key: keys[entry],
                     time_ms: batch.times[event].to_native(),
                     id: hash as u64,
                     user: batch.users[event].to_native(),
@@ -160,12 +181,19 @@ impl ShardState {
                     derived += 1;
                 }
                 while derived < batch.derived_events.len() && batch.derived_events[derived].to_native() as usize == event {
-                    let key = keys[batch.derived_keys[derived].to_native() as usize];
+                    let entry = batch.derived_keys[derived].to_native() as usize;
+                    if let Some(rows) = rows.get_mut(entry) {
+                        *rows += 1;
+                    }
+                    let key = keys[entry];
                     self.windows.append(self.stamp_ms, Row { key, value: batch.derived_values[derived].to_native(), ..row });
                     self.counters.derived_rows += 1;
                     derived += 1;
                 }
             }
+        }
+        for &(entry, id) in &part_keys.others {
+            *self.other_rows.entry(id).or_default() += rows[entry as usize];
         }
         self.counters.events += u64::from(outcome.counted);
         self.counters.duplicates += u64::from(outcome.duplicates);

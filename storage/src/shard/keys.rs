@@ -1,15 +1,19 @@
 //! The keys of a shard, interned to small numbers that never change, and the indexes that queries select them by.
 
 mod chunk;
+mod other;
 #[cfg(test)]
 mod tests;
 mod text;
 
-use hashbrown::{HashMap, HashTable};
+use hashbrown::{Equivalent, HashMap, HashTable};
+use tallymesh_protocol::cardinality::OTHER;
 use tallymesh_protocol::key::{KeyView, MetricKind};
 
 pub use chunk::{KeyChunkRef, KeysManifest, KeysSave};
 use chunk::{decode_chunk, merged_from};
+pub use other::{Admitted, DimensionUse};
+use other::{TenantUse, is_other};
 use text::TextTable;
 pub use text::{NULL, ValueId};
 
@@ -36,6 +40,7 @@ pub struct KeyTable {
     dimension_ends: Vec<u64>,
     metrics: Vec<MetricKeys>,
     metric_ids: HashMap<(MetricKind, String, String), usize>,
+    tenants: HashMap<String, TenantUse>,
     /// Where the keys are on disk; whatever comes after the last chunk is not saved yet.
     chunks: Vec<KeyChunkRef>,
 }
@@ -47,6 +52,18 @@ pub struct MetricKeys {
     pub tenant: String,
     pub metric: String,
     pub ids: Vec<KeyId>,
+    /// Its other keys: one, or several if its number of dimensions ever changed. They are not among `ids`.
+    pub others: Vec<KeyId>,
+}
+
+/// What a metric is looked up by, without a copy of its names.
+#[derive(Hash)]
+struct MetricName<'a>(MetricKind, &'a str, &'a str);
+
+impl Equivalent<(MetricKind, String, String)> for MetricName<'_> {
+    fn equivalent(&self, key: &(MetricKind, String, String)) -> bool {
+        (self.0, self.1, self.2) == (key.0, key.1.as_str(), key.2.as_str())
+    }
 }
 
 fn table_hash(hash: u128) -> u64 {
@@ -62,14 +79,18 @@ impl KeyTable {
         self.hashes.is_empty()
     }
 
-    /// Number of the key, a new one if it was never seen. `hash` is [`tallymesh_protocol::hash::key_hash`] of `key`; `None` when `key` is not a
-    /// key or there are no numbers left.
+    /// Number of the key, a new one if it was never seen, whatever the budget. `hash` is [`tallymesh_protocol::hash::key_hash`] of `key`; `None` when
+    /// `key` is not a key or there are no numbers left.
     pub fn intern(&mut self, hash: u128, key: &[u8]) -> Option<KeyId> {
-        let found = self.ids.find(table_hash(hash), |&id| self.hashes[id as usize] == hash && self.key_bytes(id) == key);
-        match found {
-            Some(&id) => Some(id),
+        match self.find(hash, key) {
+            Some(id) => Some(id),
             None => self.add(hash, key),
         }
+    }
+
+    #[inline]
+    fn find(&self, hash: u128, key: &[u8]) -> Option<KeyId> {
+        self.ids.find(table_hash(hash), |&id| self.hashes[id as usize] == hash && self.key_bytes(id) == key).copied()
     }
 
     fn add(&mut self, hash: u128, key: &[u8]) -> Option<KeyId> {
@@ -84,14 +105,28 @@ impl KeyTable {
         self.bytes.extend_from_slice(key);
         self.ends.push(self.bytes.len() as u64);
         self.hashes.push(hash);
-        let name = (view.kind, view.tenant.to_owned(), view.metric.to_owned());
-        let metric = *self.metric_ids.entry(name).or_insert_with_key(|(kind, tenant, metric)| {
-            self.metrics.push(MetricKeys { kind: *kind, tenant: tenant.clone(), metric: metric.clone(), ids: Vec::new() });
-            self.metrics.len() - 1
-        });
-        self.metrics[metric].ids.push(id);
+        let metric = match self.metric_ids.get(&MetricName(view.kind, view.tenant, view.metric)) {
+            Some(&metric) => metric,
+            None => self.add_metric(view),
+        };
+        if is_other(view) {
+            self.metrics[metric].others.push(id);
+        } else {
+            self.metrics[metric].ids.push(id);
+            self.tenants.entry_ref(view.tenant).or_default().keys += 1;
+        }
         self.ids.insert_unique(table_hash(hash), id, |&id| table_hash(self.hashes[id as usize]));
         Some(id)
+    }
+
+    fn add_metric(&mut self, key: KeyView<'_>) -> usize {
+        let (kind, tenant, metric) = (key.kind, key.tenant.to_owned(), key.metric.to_owned());
+        if kind == MetricKind::Default && metric != OTHER {
+            self.tenants.entry_ref(key.tenant).or_default().event_names += 1;
+        }
+        self.metric_ids.insert((kind, tenant.clone(), metric.clone()), self.metrics.len());
+        self.metrics.push(MetricKeys { kind, tenant, metric, ids: Vec::new(), others: Vec::new() });
+        self.metrics.len() - 1
     }
 
     fn key_bytes(&self, id: KeyId) -> &[u8] {
@@ -103,6 +138,10 @@ impl KeyTable {
     /// The key of a number that [`Self::intern`] gave.
     pub fn key(&self, id: KeyId) -> Option<KeyView<'_>> {
         if (id as usize) < self.len() { KeyView::parse(self.key_bytes(id)) } else { None }
+    }
+
+    pub fn hash(&self, id: KeyId) -> u128 {
+        self.hashes[id as usize]
     }
 
     /// Dimension values of a key, in key order.
@@ -131,7 +170,7 @@ impl KeyTable {
     }
 
     pub fn metric(&self, kind: MetricKind, tenant: &str, metric: &str) -> Option<&MetricKeys> {
-        self.metric_ids.get(&(kind, tenant.to_owned(), metric.to_owned())).map(|&m| &self.metrics[m])
+        self.metric_ids.get(&MetricName(kind, tenant, metric)).map(|&m| &self.metrics[m])
     }
 
     pub fn memory_bytes(&self) -> usize {
@@ -142,7 +181,7 @@ impl KeyTable {
             + self.values.memory_bytes()
             + self.dimensions.capacity() * 4
             + self.dimension_ends.capacity() * 8
-            + self.metrics.iter().map(|m| m.ids.capacity() * 4).sum::<usize>()
+            + self.metrics.iter().map(|m| (m.ids.capacity() + m.others.capacity()) * 4).sum::<usize>()
     }
 
     fn saved(&self) -> KeyId {

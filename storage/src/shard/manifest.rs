@@ -3,20 +3,22 @@
 //! Layout, little-endian: magic `TMSS`, version `u32`, CRC-32 of all that follows it `u32`, zero `u32`, length of the log's bytes `u64`, length of the
 //! JSON `u64`, both.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use tallymesh_protocol::command::ShardSettings;
 
 use super::Counters;
-use super::keys::KeysManifest;
+use super::keys::{KeyId, KeysManifest};
 use crate::StorageError;
 use crate::dedup::DedupManifest;
 use crate::windows::WindowsManifest;
 
 const MAGIC: [u8; 4] = *b"TMSS";
-const VERSION: u32 = 1;
+/// 2: budgets of keys, and the rows beyond them.
+const VERSION: u32 = 2;
+const VERSION_MIN: u32 = 1;
 const HEADER_BYTES: usize = 32;
 /// What the CRC covers begins here.
 const CHECKED_FROM: usize = 12;
@@ -28,6 +30,9 @@ pub struct Manifest {
     pub settings: ShardSettings,
     pub counters: Counters,
     pub keys: KeysManifest,
+    /// By other key.
+    #[serde(default)]
+    pub other_rows: BTreeMap<KeyId, u64>,
     pub dedup: DedupManifest,
     pub windows: WindowsManifest,
 }
@@ -66,7 +71,7 @@ impl Manifest {
             return Err(damaged(0, "not a snapshot's manifest"));
         }
         let [version, crc] = [4, 8].map(|at| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]));
-        if version != VERSION {
+        if !(VERSION_MIN..=VERSION).contains(&version) {
             return Err(StorageError::Version { path: path.into(), found: version, known: VERSION });
         }
         if crc32fast::hash(&bytes[CHECKED_FROM..]) != crc {

@@ -1,8 +1,10 @@
 //! Saving a shard and opening it again. A snapshot writes what is new as immutable files and then one manifest that names all of them.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
-use super::keys::{KeyTable, KeysManifest, KeysSave};
+use super::keys::{KeyId, KeyTable, KeysManifest, KeysSave};
 use super::manifest::Manifest;
 use super::{Counters, ShardOptions, ShardState, window_settings};
 use crate::StorageError;
@@ -18,6 +20,7 @@ pub struct ShardSave {
     settings: ShardSettings,
     counters: Counters,
     keys: KeysSave,
+    other_rows: BTreeMap<KeyId, u64>,
     dedup: DedupSave,
     windows: WindowsSave,
 }
@@ -85,6 +88,7 @@ impl ShardSave {
             settings: self.settings,
             counters: self.counters,
             keys,
+            other_rows: self.other_rows,
             dedup: dedup.manifest.clone(),
             windows: windows.manifest.clone(),
         };
@@ -112,6 +116,7 @@ impl ShardState {
             settings: self.settings.clone(),
             counters: self.counters,
             keys: self.keys.save_plan(),
+            other_rows: self.other_rows.clone(),
             dedup: self.dedup.save_plan(),
             windows: self.windows.save_plan(),
         }
@@ -166,6 +171,7 @@ impl ShardState {
             stamp_ms: manifest.stamp_ms,
             counters: manifest.counters,
             keys: KeyTable::load(&manifest.keys, files)?,
+            other_rows: manifest.other_rows.clone(),
             dedup: Dedup::load(&manifest.dedup, options.dedup_memory_bytes_max, files)?,
             windows: WindowStore::load(&manifest.windows, window_settings(&settings), files)?,
             settings,

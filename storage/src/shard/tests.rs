@@ -1,3 +1,4 @@
+mod budget;
 mod crash;
 mod model;
 mod replicas;

@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::aggregate::Accumulator;
-use crate::answer::Cell;
+use crate::answer::{Cell, OtherEvents};
 use crate::query::QueryParams;
 
 const NOW: i64 = 1_767_268_800_000; // 2026-01-01T12:00:00Z
@@ -31,6 +31,7 @@ fn partial(cells: &[(&str, u32, u64)]) -> PartialAnswer {
         metric_known: true,
         watermark_ms: NOW - 60_000,
         applied_index: 1,
+        other: OtherEvents::default(),
     }
 }
 

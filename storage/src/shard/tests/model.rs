@@ -32,7 +32,7 @@ impl Event {
         key
     }
 
-    fn texts(&self) -> [Option<String>; 3] {
+    pub fn texts(&self) -> [Option<String>; 3] {
         let [a, b, c] = self.dimensions;
         [Some(format!("v{a}")), Some(format!("v{b}")), (c > 0).then(|| format!("v{c}"))]
     }
@@ -41,7 +41,7 @@ impl Event {
         event_hash(key_hash(&self.home()), &self.id.to_le_bytes())
     }
 
-    fn user_hash(&self) -> u64 {
+    pub fn user_hash(&self) -> u64 {
         if self.user == 0 { 0 } else { identity_hash(&[self.user]) }
     }
 }
