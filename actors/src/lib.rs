@@ -7,4 +7,4 @@ pub mod replicator;
 mod shard;
 pub mod tail;
 
-pub use mesh::{AppendError, Gathered, Mesh, MeshOptions, PartOutcome, ShardAnswer, ShardStatus, StartError};
+pub use mesh::{AppendError, Gathered, Mesh, MeshOptions, MetricUse, Offender, PartOutcome, ShardAnswer, ShardStatus, StartError};

@@ -1,6 +1,7 @@
 //! The handle that the process holds: all shards of the cluster as this node reaches them.
 
 mod boot;
+mod cardinality;
 mod cluster_file;
 mod log_runner;
 mod read;
@@ -26,6 +27,8 @@ use tallymesh_storage::wal::{Wal, WalStats};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+
+pub use cardinality::{MetricUse, Offender};
 
 use crate::raft::Blocking;
 use crate::shard::{Reserved, Shard};
@@ -136,6 +139,9 @@ pub struct ShardStatus {
     pub windows: u64,
     pub window_bytes: u64,
     pub keys: u64,
+    pub keys_memory_bytes: u64,
+    /// Rows beyond a cardinality budget.
+    pub other_rows: u64,
     pub dedup_entries: u64,
     pub dedup_memory_bytes: u64,
     pub dedup_disk_bytes: u64,

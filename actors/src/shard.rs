@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use ractor::{Actor, ActorRef};
 use tallymesh_protocol::hash::ShardId;
 use tallymesh_storage::clock::Clock;
-use tallymesh_storage::shard::ShardStats;
+use tallymesh_storage::shard::{MetricInfo, ShardState, ShardStats};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
@@ -44,6 +44,8 @@ pub struct Shard {
     room: Arc<Semaphore>,
     /// As they were when the state was last not busy.
     stats: Arc<Mutex<ShardStats>>,
+    metrics: Arc<Mutex<Vec<MetricInfo>>>,
+    over_budget: Arc<Mutex<Vec<MetricInfo>>>,
 }
 
 /// Room in a shard's queue and in the log, taken before anything is sent.
@@ -62,7 +64,8 @@ impl Shard {
         // Without a name: names are global to the process, and a process may hold several nodes.
         let (actor, handle) = Actor::spawn(None, ShardActor, parts.clone()).await.map_err(|e| e.to_string())?;
         let stats = Arc::new(Mutex::new(parts.state.read().state.stats()));
-        Ok((Self { parts, actor, room, stats }, handle))
+        let (metrics, over_budget) = Default::default();
+        Ok((Self { parts, actor, room, stats, metrics, over_budget }, handle))
     }
 
     pub fn queued_bytes(&self) -> usize {
@@ -71,11 +74,25 @@ impl Shard {
 
     /// Figures of the state. Never waits: while an entry is being applied they are those of the last call.
     pub fn stats(&self) -> ShardStats {
-        let mut stats = self.stats.lock();
+        self.look(&self.stats, ShardState::stats)
+    }
+
+    /// Every metric here; as fresh as [`Self::stats`].
+    pub fn metrics(&self) -> Vec<MetricInfo> {
+        self.look(&self.metrics, ShardState::metrics)
+    }
+
+    /// The metrics that have rows beyond their cardinality budget; as fresh as [`Self::stats`].
+    pub fn metrics_over_budget(&self) -> Vec<MetricInfo> {
+        self.look(&self.over_budget, ShardState::metrics_over_budget)
+    }
+
+    fn look<T: Clone>(&self, last: &Mutex<T>, look: impl FnOnce(&ShardState) -> T) -> T {
+        let mut last = last.lock();
         if let Some(applied) = self.parts.state.try_read() {
-            *stats = applied.state.stats();
+            *last = look(&applied.state);
         }
-        *stats
+        last.clone()
     }
 
     /// Takes room for a batch. One that is larger than the whole queue is let into an empty one.

@@ -11,8 +11,11 @@ use std::path::PathBuf;
 
 pub use check::Warning;
 pub use layers::{ENV_PREFIX, Sources};
-pub use sections::{Cluster, Config, DeadLetters, Dedup, Disk, Http, Ingest, Log, LogFormat, Logs, Node, Query, Retention, Tail, Windows};
+pub use sections::{
+    Cardinality, Cluster, Config, DeadLetters, Dedup, Disk, Http, Ingest, Log, LogFormat, Logs, Node, Query, Retention, Tail, Windows,
+};
 
+use tallymesh_protocol::cardinality::CardinalityBudget;
 use tallymesh_protocol::command::ShardSettings;
 
 /// Why the configuration was refused. Messages name the key and say what to do.
@@ -69,6 +72,7 @@ impl Config {
             retention_day_ms: self.retention.day.as_ms(),
             definitions_version: 1,
             definitions: self.metrics.clone(),
+            cardinality: Some(CardinalityBudget::from(&self.cardinality).part(self.cluster.shards)),
         }
     }
 }

@@ -195,6 +195,8 @@ fn running_status(shard: &Shard) -> ShardStatus {
         windows: state.windows.windows.iter().sum(),
         window_bytes: state.windows.bytes,
         keys: state.keys,
+        keys_memory_bytes: state.keys_memory_bytes,
+        other_rows: state.other_rows,
         dedup_entries: state.dedup.entries,
         dedup_memory_bytes: state.dedup.memory_bytes,
         dedup_disk_bytes: state.dedup.disk_bytes,

@@ -1,9 +1,12 @@
 //! What happens by itself: shards are told the time, and those that hold the log back write snapshots.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tallymesh_protocol::cardinality::OTHER;
+use tallymesh_protocol::key::MetricKind;
 use tallymesh_storage::clock::Clock;
 use tallymesh_storage::disk::Disk;
 use tallymesh_storage::wal::Wal;
@@ -38,6 +41,7 @@ impl Upkeep {
             dir: options.data_dir.clone(),
             room: LogRoom::new(options.log_bytes_max),
             log_is_full: false,
+            warned: HashSet::new(),
         };
         Self { task: MeshRuntime::spawn_task(work.run(options.tick_interval, ended)), end }
     }
@@ -59,6 +63,8 @@ struct Work {
     dir: PathBuf,
     room: LogRoom,
     log_is_full: bool,
+    /// Metrics that were said to be over their cardinality budget.
+    warned: HashSet<(MetricKind, String, String)>,
 }
 
 impl Work {
@@ -77,8 +83,23 @@ impl Work {
                 if self.has_room_for_ticks() {
                     self.shards.iter().for_each(Shard::time);
                 }
+                self.warn_of_budgets();
             }
             self.make_room(now);
+        }
+    }
+
+    /// Once for each metric: their number is bounded as the metrics are.
+    fn warn_of_budgets(&mut self) {
+        for metric in self.shards.iter().flat_map(Shard::metrics_over_budget) {
+            if self.warned.insert((metric.kind, metric.tenant.clone(), metric.metric.clone())) {
+                tracing::warn!(
+                    metric = metric.metric,
+                    keys = metric.keys,
+                    other_events = metric.other_rows,
+                    "the cardinality budget is used up: new keys count in `{OTHER}`; /v1/metrics names what uses it"
+                );
+            }
         }
     }
 

@@ -198,6 +198,9 @@ fn footer(receipt: &Receipt) -> String {
     for (label, error) in receipt.error.iter().filter(|(_, e)| **e > 0.0) {
         parts.push(format!("{label} ±{:.1} %", error * 100.0));
     }
+    if receipt.other_share > 0.0 {
+        parts.push(format!("{:.1} % in __other__", receipt.other_share * 100.0));
+    }
     if let Some(watermark) = &receipt.watermark {
         parts.push(format!("closed up to {watermark}"));
     }

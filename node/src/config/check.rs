@@ -22,6 +22,7 @@ impl Config {
         self.check_ingest()?;
         self.check_storage()?;
         self.check_retention()?;
+        self.check_cardinality()?;
         DefinitionSet::compile(1, self.metrics.clone())
             .map(drop)
             .map_err(|e| ConfigError::Invalid { key: "metrics", problem: e.to_string() })
@@ -156,7 +157,30 @@ impl Config {
         }
         Ok(())
     }
+
+    fn check_cardinality(&self) -> Result<(), ConfigError> {
+        let c = &self.cardinality;
+        for (key, value) in
+            [("cardinality.keys_per_metric", c.keys_per_metric), ("cardinality.keys", c.keys), ("cardinality.event_names", c.event_names)]
+        {
+            at_least(key, u64::from(value), 1)?;
+        }
+        let largest = c.metrics.values().copied().max().unwrap_or(0).max(c.keys_per_metric);
+        if c.keys < largest {
+            return invalid("cardinality.keys", format!("is {}, less than one metric may have; choose at least {largest}", c.keys));
+        }
+        if let Some((metric, _)) = c.metrics.iter().find(|(_, keys)| **keys == 0) {
+            return invalid("cardinality.metrics", format!("gives `{metric}` no key at all; choose at least 1"));
+        }
+        if c.metrics.len() > OWN_BUDGETS_MAX {
+            return invalid("cardinality.metrics", format!("names {} metrics; choose at most {OWN_BUDGETS_MAX}", c.metrics.len()));
+        }
+        Ok(())
+    }
 }
+
+/// Metrics that may have a budget of their own: each is in every shard's settings.
+const OWN_BUDGETS_MAX: usize = 1_000;
 
 fn invalid<T>(key: &'static str, problem: impl Into<String>) -> Result<T, ConfigError> {
     Err(ConfigError::Invalid { key, problem: problem.into() })

@@ -1,6 +1,9 @@
 //! The sections of `cluster.toml`. Every field has a default, said once here and once, with its comment, in the file; a test holds them equal.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+use tallymesh_protocol::cardinality::CardinalityBudget;
 use tallymesh_protocol::definition::MetricDefinition;
 
 use super::units::{ByteSize, Keep, OrAuto, Period};
@@ -16,6 +19,7 @@ pub struct Config {
     pub windows: Windows,
     pub dedup: Dedup,
     pub retention: Retention,
+    pub cardinality: Cardinality,
     pub log: Log,
     pub query: Query,
     pub dead_letters: DeadLetters,
@@ -173,6 +177,36 @@ impl Default for Retention {
             minute: Keep::For(Period::days(90)),
             hour: Keep::For(Period::days(2 * 365)),
             day: Keep::For(Period::days(7 * 365)),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cardinality {
+    /// Keys (combinations of dimension values) of one metric.
+    pub keys_per_metric: u32,
+    /// Keys of all metrics.
+    pub keys: u32,
+    /// Event names that one shard tells apart.
+    pub event_names: u32,
+    /// Keys of single metrics, by name, in place of `keys_per_metric`.
+    pub metrics: BTreeMap<String, u32>,
+}
+
+impl Default for Cardinality {
+    fn default() -> Self {
+        Self { keys_per_metric: 100_000, keys: 1_000_000, event_names: 2_000, metrics: BTreeMap::new() }
+    }
+}
+
+impl From<&Cardinality> for CardinalityBudget {
+    fn from(settings: &Cardinality) -> Self {
+        Self {
+            keys_per_metric: u64::from(settings.keys_per_metric),
+            keys: u64::from(settings.keys),
+            event_names: u64::from(settings.event_names),
+            metrics: settings.metrics.iter().map(|(name, &keys)| (name.clone(), u64::from(keys))).collect(),
         }
     }
 }

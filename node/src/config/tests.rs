@@ -100,6 +100,8 @@ fn impossible_values_are_refused_with_the_key_and_the_way_out() {
         ("query.concurrency=0", "query.concurrency", "at least 1"),
         ("logs.level=a=b=c", "logs.level", "warn"),
         ("disk.readonly_below_percent=90", "disk.readonly_below_percent", "0 to 50"),
+        ("cardinality.keys_per_metric=0", "cardinality.keys_per_metric", "at least 1"),
+        ("cardinality.metrics={page_view=2000000}", "cardinality.keys", "at least 2000000"),
         ("metrics=[{name=\"m\", event=[]}]", "metrics", "at least one event"),
     ] {
         let message = set(assignment).expect_err(assignment).to_string();

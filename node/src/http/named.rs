@@ -224,6 +224,7 @@ fn one_receipt(first: Receipt, second: Receipt) -> Receipt {
         watermark: first.watermark,
         freshness_ms: (first.freshness_ms + second.took_ms).max(second.freshness_ms),
         error,
+        other_share: first.other_share.max(second.other_share),
         took_ms: first.took_ms + second.took_ms,
         ..second
     }

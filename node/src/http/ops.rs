@@ -8,8 +8,11 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 use tallymesh_actors::ShardStatus;
+use tallymesh_protocol::cardinality::OTHER;
 use tallymesh_protocol::error::{ErrorCode, Problem};
+use tallymesh_protocol::key::MetricKind;
 use tallymesh_protocol::time::rfc3339;
+use tallymesh_storage::shard::MetricInfo;
 use tallymesh_storage::wal::WalStats;
 
 use super::query::query_pairs;
@@ -36,6 +39,9 @@ struct Health {
     /// Why it is not `ok`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     reasons: Vec<String>,
+    /// What needs a look, though everything works: metrics over their cardinality budget. Any client can cause it, so it does not change the status.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
     /// Events whose windows are still open.
     buffered_events: u64,
     /// The last time that a shard wrote a snapshot.
@@ -82,6 +88,7 @@ impl Health {
         Self {
             status,
             reasons,
+            warnings: over_budget(app),
             buffered_events: shards.iter().map(|s| s.open_rows).sum(),
             last_flush: shards.iter().filter_map(|s| s.last_snapshot_ms).max().map(rfc3339),
             node: app.config.node.name.clone(),
@@ -89,6 +96,22 @@ impl Health {
             shards: ShardCounts { total: shards.len(), leading, stopped: stopped.len() },
         }
     }
+}
+
+/// Metrics over budget that `/health` names.
+const NAMED_MAX: usize = 10;
+
+fn over_budget(app: &App) -> Vec<String> {
+    let metrics = app.mesh.metrics_over_budget();
+    let warning = |m: &MetricInfo| {
+        let which = if m.metric == OTHER { "event names are".to_owned() } else { format!("keys of metric `{}` are", m.metric) };
+        format!("{which} over the cardinality budget: {} rows count as `{OTHER}`; /v1/metrics tells what uses it up", m.other_rows)
+    };
+    let mut warnings: Vec<String> = metrics.iter().take(NAMED_MAX).map(warning).collect();
+    if metrics.len() > NAMED_MAX {
+        warnings.push(format!("{} more metrics are over the cardinality budget", metrics.len() - NAMED_MAX));
+    }
+    warnings
 }
 
 async fn ready(State(app): State<AppState>) -> Result<&'static str, HttpProblem> {
@@ -112,6 +135,7 @@ async fn metrics(State(app): State<AppState>, uri: Uri) -> Result<Response, Http
     expose_node(&app, &mut out);
     expose_log(&app.mesh.log_stats(), &mut out);
     expose_shards(&app.mesh.status(), &mut out);
+    expose_metrics(&app.mesh.metrics_by_keys(), &mut out);
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], out.finish()).into_response())
 }
 
@@ -175,7 +199,7 @@ fn expose_log(log: &WalStats, out: &mut Exposition) {
 
 type ShardGauge = (&'static str, Kind, &'static str, fn(&ShardStatus) -> f64);
 
-const SHARD_GAUGES: [ShardGauge; 18] = [
+const SHARD_GAUGES: [ShardGauge; 20] = [
     ("tallymesh_shard_events_total", Kind::Counter, "Events counted since the shard was made.", |s| s.events as f64),
     ("tallymesh_shard_duplicates_total", Kind::Counter, "Events that had been counted before.", |s| s.duplicates as f64),
     ("tallymesh_shard_older_than_horizon_total", Kind::Counter, "First arrivals older than the dedup horizon.", |s| {
@@ -192,11 +216,39 @@ const SHARD_GAUGES: [ShardGauge; 18] = [
     ("tallymesh_shard_windows", Kind::Gauge, "Windows in sealed blocks.", |s| s.windows as f64),
     ("tallymesh_shard_window_bytes", Kind::Gauge, "Bytes of windows, open and sealed.", |s| s.window_bytes as f64),
     ("tallymesh_shard_keys", Kind::Gauge, "Metric keys.", |s| s.keys as f64),
+    ("tallymesh_shard_keys_memory_bytes", Kind::Gauge, "Memory of those.", |s| s.keys_memory_bytes as f64),
+    ("tallymesh_shard_other_rows_total", Kind::Counter, "Rows beyond a cardinality budget.", |s| s.other_rows as f64),
     ("tallymesh_shard_dedup_entries", Kind::Gauge, "Event ids remembered.", |s| s.dedup_entries as f64),
     ("tallymesh_shard_dedup_memory_bytes", Kind::Gauge, "Memory of those.", |s| s.dedup_memory_bytes as f64),
     ("tallymesh_shard_dedup_disk_bytes", Kind::Gauge, "Disk of those.", |s| s.dedup_disk_bytes as f64),
     ("tallymesh_shard_snapshot_bytes", Kind::Gauge, "Disk of the last snapshot.", |s| s.snapshot_bytes as f64),
 ];
+
+/// Metrics that have series of their own: the ones with the most keys, so that the number of series stays bounded.
+const METRIC_SERIES_MAX: usize = 50;
+
+type MetricSeries = (&'static str, Kind, &'static str, fn(&MetricInfo) -> f64);
+
+const METRIC_SERIES: [MetricSeries; 2] = [
+    ("tallymesh_metric_keys", Kind::Gauge, "Keys of the largest metrics; one that is in several shards counts in each.", |m| m.keys as f64),
+    ("tallymesh_metric_other_rows_total", Kind::Counter, "Rows of those metrics beyond the cardinality budget.", |m| m.other_rows as f64),
+];
+
+/// `metrics` has the largest first.
+fn expose_metrics(metrics: &[MetricInfo], out: &mut Exposition) {
+    // What has names beyond the budget has few keys of its own, and matters.
+    let (unnamed, named): (Vec<_>, Vec<_>) = metrics.iter().partition(|m| m.metric == OTHER);
+    for (name, kind, help, value) in METRIC_SERIES {
+        out.family(name, kind, help);
+        for metric in unnamed.iter().chain(&named).take(METRIC_SERIES_MAX) {
+            let kind = match metric.kind {
+                MetricKind::Default => "event",
+                MetricKind::Defined => "defined",
+            };
+            out.sample(name, &[("metric", &metric.metric), ("kind", kind), ("tenant", &metric.tenant)], value(metric));
+        }
+    }
+}
 
 fn expose_shards(shards: &[ShardStatus], out: &mut Exposition) {
     for (name, kind, help, value) in SHARD_GAUGES {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tallymesh_protocol::answer::Answer;
+use tallymesh_protocol::cardinality::OTHER;
 use tallymesh_protocol::error::{ErrorCode, Problem};
 use tallymesh_protocol::hash::DEFAULT_TENANT;
 use tallymesh_protocol::plan::Retention;
@@ -74,7 +75,8 @@ async fn ask(app: &App, prepared: &Arc<PreparedQuery>, leg: &Leg, left: Duration
             let events = app.mesh.event_names().await;
             let definitions = app.mesh.definitions();
             let defined = definitions.iter().map(|d| d.definition.name.as_str());
-            Err(unknown_metric(&prepared.query.metric, events.iter().map(String::as_str).chain(defined)))
+            let names_beyond = events.iter().any(|name| name == OTHER);
+            Err(unknown_metric(&prepared.query.metric, events.iter().map(String::as_str).chain(defined), names_beyond))
         }
         Err(problem) => Err(problem),
     }
