@@ -4,6 +4,7 @@ mod http {
     mod back_pressure;
     mod bad_input;
     mod browsers;
+    mod cardinality;
     mod dead_letters;
     mod harness;
     mod ingest;

@@ -77,9 +77,10 @@ pub fn select(keys: &KeyTable, query: &ShardQuery) -> Selection {
     }
     if let (MetricSelector::Event(name), Some(unnamed)) = (&query.metric, other_names)
         && name != OTHER
+        && !keys.knew_before(name, unnamed)
         && query.filters.iter().all(|f| name_passes(f, name))
     {
-        // Whether these events bear the name is not known any more.
+        // Whether some of these events bear the name is not known any more.
         selection.others.extend(unnamed.others.iter().map(|&id| (id, false)));
     }
     selection

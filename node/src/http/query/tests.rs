@@ -115,7 +115,7 @@ async fn the_catalogue_lists_what_is_defined() {
     let (status, body) = node.send(Request::get("/v1/metrics").body(Body::empty()).expect("a request")).await;
     assert_eq!(status, 200);
     let expected = json!({"name": "departures", "kind": "defined", "description": "left", "dimensions": ["carrier"],
-        "events": ["flight_departed"], "cardinality": null});
+        "events": ["flight_departed"], "cardinality": 0, "budget": 100_000, "other_events": 0});
     assert_eq!(body["metrics"][0], expected);
 }
 

@@ -92,6 +92,14 @@ impl KeyTable {
         self.metric(MetricKind::Default, tenant, OTHER).filter(|m| !m.others.is_empty())
     }
 
+    /// Whether an event name was known before the first of those beyond the budget came: then none of theirs bears it, for names are kept for ever.
+    pub fn knew_before(&self, name: &str, unnamed: &MetricKeys) -> bool {
+        // Numbers are given in order of first appearance.
+        let first = |m: &MetricKeys| m.ids.first().into_iter().chain(m.others.first()).min().copied();
+        let known = self.metric(MetricKind::Default, &unnamed.tenant, name).and_then(first);
+        known.zip(unnamed.others.first()).is_some_and(|(known, &beyond)| known < beyond)
+    }
+
     /// The values of each dimension of a metric's keys, in key order.
     pub fn dimension_uses(&self, metric: &MetricKeys) -> Vec<DimensionUse> {
         let mut uses: Vec<DimensionUse> = Vec::new();

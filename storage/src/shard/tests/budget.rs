@@ -51,6 +51,8 @@ struct Oracle {
     rows: Vec<Counted>,
     /// Rows that were put under an other key, by its metric.
     beyond: BTreeMap<(MetricKind, String), u64>,
+    /// Event names known when the first one was beyond the budget.
+    safe_names: Option<BTreeSet<String>>,
 }
 
 impl Oracle {
@@ -63,6 +65,8 @@ impl Oracle {
         if let Some(budget) = &self.budget {
             let names = self.keys.keys().filter(|(kind, _)| *kind == MetricKind::Default).count() as u64;
             if known.is_none() && *kind == MetricKind::Default && names >= budget.event_names {
+                let names = self.keys.keys().filter(|(kind, _)| *kind == MetricKind::Default).map(|(_, name)| name.clone());
+                self.safe_names.get_or_insert_with(|| names.collect());
                 return other_of(*kind, OTHER, dimensions.len());
             }
             let of_metric = known.map_or(0, BTreeSet::len) as u64;
