@@ -76,9 +76,9 @@ pub struct Receipt {
     pub error: BTreeMap<String, f64>,
     pub sampled: f64,
     /// Share of the events which this answer counts, or may have missed, that lie beyond the cardinality budget (`__other__`): what they had in the
-    /// dimensions asked for was not kept. Grouped, they are the group `__other__`; a filter leaves them out, as nobody knows whether they pass (one on
+    /// dimensions asked for, or their event name, was not kept. Grouped, they are the group `__other__`; a filter leaves them out, as nobody knows whether they pass (one on
     /// `__other__` itself means them). With c the count answered for a filter, the true one lies in c to c / (1 - share). 0 where the answer needs
-    /// nothing that was not kept: totals of a metric are exact, whatever the budget. Of two ranges compared, the larger share.
+    /// nothing that was not kept: totals of a metric whose name was always known are exact, whatever the budget. Of two ranges compared, the larger share.
     pub other_share: f64,
     pub sources: Vec<String>,
     pub grain: String,

@@ -61,7 +61,7 @@ impl CardinalityBudget {
     /// The part of one of `shards` shards.
     ///
     /// Keys of an event name's metric are the home keys themselves, spread evenly by their hash: a shard gets an even share and four standard
-    /// deviations, so that none overflows while the whole is below the budget but with a chance of about 1 in 30 000. Keys of a defined metric lie
+    /// deviations: while the whole is below the budget, a shard overflows with a chance of about 1 in 30 000. Keys of a defined metric lie
     /// where their events' home keys lie, maybe all in one shard, and so do the names: there each shard has the whole budget. What all metrics
     /// together use is bounded by `keys`, shared out in the same way, but at least as large as one metric's budget.
     pub fn part(&self, shards: u16) -> KeyBudget {

@@ -95,10 +95,13 @@ async fn a_filter_leaves_out_what_nobody_can_judge_and_says_how_much_that_is() {
         assert_eq!(got["data"][0]["values"]["count"], count, "{query}: {got}");
         assert_eq!(got["receipt"]["other_share"].as_f64(), Some(share), "{query}: {got}");
     }
-    // From now on it may be that a view is among the events without a name.
     send(&node, &[json!({"event": "click"}), json!({"event": "third"})]).await;
     let got = ask(&node, "metric=page_view").await;
-    assert_eq!((&got["data"][0]["values"]["count"], &got["receipt"]["other_share"]), (&json!(50), &json!(1.0 / 51.0)));
+    assert_eq!(
+        (&got["data"][0]["values"]["count"], &got["receipt"]["other_share"]),
+        (&json!(50), &json!(0.0)),
+        "its name was always known"
+    );
     let unknown = node.get("/v1/query?range=1h&metric=third").await;
     assert_eq!(unknown.problem(), (404, "unknown_metric"));
     assert!(unknown.body["detail"].as_str().expect("text").contains("`__other__`"), "{unknown:?}");
@@ -140,13 +143,21 @@ async fn offenders_are_named_in_the_catalogue_the_health_and_the_metrics() {
 async fn a_larger_budget_holds_from_the_next_start_for_keys_that_come_then() {
     let mut node = small_budget().await;
     too_many(&node).await;
-    node.restart_with(|c| c.cardinality.keys_per_metric = 50).await;
+    node.restart_with(|c| {
+        c.cardinality.keys_per_metric = 50;
+        c.cardinality.event_names = 3;
+    })
+    .await;
     let again: Vec<Value> = (30..40).map(|n| json!({"event": "page_view", "source": format!("s{n}")})).collect();
     send(&node, &again).await;
     let grouped = ask(&node, "metric=page_view&group_by=source&order=-value").await;
     let rows = grouped["data"].as_array().expect("rows");
     assert_eq!((rows.len(), &rows[0]["values"]["count"]), (8 + 10 + 1, &json!(42)), "what was counted stays where it is");
     assert_eq!(grouped["receipt"]["other_share"], 42.0 / 60.0);
+    send(&node, &[json!({"event": "name 3", "source": "web"})]).await;
+    let named = ask(&node, "metric=name%203").await;
+    let (count, share) = (&named["data"][0]["values"]["count"], &named["receipt"]["other_share"]);
+    assert_eq!((count, share), (&json!(1), &json!(5.0 / 6.0)), "an earlier one is among the five without a name");
 }
 
 #[tokio::test(flavor = "multi_thread")]
