@@ -83,7 +83,7 @@ fn an_unknown_metric_is_404_with_the_nearest_name() {
     let prepared = prepare(&[("metric", "page_veiw")]).expect("prepares");
     let problem = answer(&prepared, [Ok(PartialAnswer::default()), Ok(PartialAnswer::default())]).expect_err("nobody knows it");
     assert_eq!((problem.code, problem.status), (ErrorCode::UnknownMetric, 404));
-    assert_eq!(unknown_metric("page_veiw", ["signup", "page_view"]).did_you_mean.as_deref(), Some("page_view"));
+    assert_eq!(unknown_metric("page_veiw", ["signup", "page_view"], false).did_you_mean.as_deref(), Some("page_view"));
     let known = [Ok(PartialAnswer::default()), Ok(PartialAnswer { metric_known: true, ..PartialAnswer::default() })];
     assert!(answer(&prepared, known).is_ok(), "one shard is enough to know it");
     let blank = PartialAnswer { watermark_ms: NOW, applied_index: 3, ..PartialAnswer::default() };
@@ -161,6 +161,41 @@ fn an_earlier_day_is_a_day_of_the_calendar() {
         ("previous", "2026-03-28T22:00:00Z", "2026-03-29T22:00:00Z"),
     ] {
         assert_eq!(compared(compare), (from.to_owned(), to.to_owned()), "{compare}");
+    }
+}
+
+#[test]
+fn the_share_beyond_the_budget_is_of_all_that_may_belong_to_the_answer() {
+    let share = |answers: &[(u64, u64, u64)]| {
+        let prepared = prepare(&[("filter", "country:US")]).expect("prepares");
+        let shard = |&(count, counted, unjudged): &(u64, u64, u64)| {
+            let cells: &[_] = if count > 0 { &[("", 0, count)] } else { &[] };
+            Ok(PartialAnswer { other: OtherEvents { counted, unjudged, names_beyond: false }, ..partial(cells) })
+        };
+        answer(&prepared, answers.iter().map(shard)).expect("answers").receipt.other_share
+    };
+    assert_eq!(share(&[(10, 0, 0), (0, 0, 0)]), 0.0);
+    assert_eq!(share(&[(10, 0, 5), (20, 0, 5)]), 0.25);
+    assert_eq!(share(&[(10, 4, 0), (30, 6, 0)]), 0.25);
+    assert_eq!(share(&[(0, 0, 7)]), 1.0, "nothing of it is known");
+    assert_eq!(share(&[(0, 0, 0)]), 0.0);
+
+    let compared = prepare(&[("compare", "previous"), ("group_by", "country")]).expect("prepares");
+    let leg = |counted| {
+        let other = OtherEvents { counted, ..OtherEvents::default() };
+        compared.gather(1, shards([Ok(PartialAnswer { other, ..partial(&[("US", 0, 10)]) })])).expect("gathers")
+    };
+    let got = compared.answer(leg(1), Some(leg(3)), 0, 0).expect("answers");
+    assert_eq!(got.receipt.other_share, 0.3, "the worse of the two");
+}
+
+#[test]
+fn names_beyond_the_budget_may_hide_a_metric_that_nobody_knows() {
+    let prepared = prepare(&[]).expect("prepares");
+    for names_beyond in [false, true] {
+        let other = OtherEvents { names_beyond, ..OtherEvents::default() };
+        let problem = prepared.gather(1, shards([Ok(PartialAnswer { other, ..PartialAnswer::default() })])).expect_err("unknown");
+        assert_eq!((problem.code, problem.detail.contains(OTHER)), (ErrorCode::UnknownMetric, names_beyond), "{problem:?}");
     }
 }
 
