@@ -86,10 +86,7 @@ impl Oracle {
         let mut names: HashMap<Key, Key> = HashMap::new();
         for event in events {
             for key in [Some(home(event)), event.derived.map(|(d, _)| amounts(d))].into_iter().flatten() {
-                if !names.contains_key(&key) {
-                    let under = self.admit(&key);
-                    names.insert(key, under);
-                }
+                names.entry(key).or_insert_with_key(|key| self.admit(key));
             }
         }
         for event in events.iter().filter(|e| self.ids.insert(e.hash())).collect::<Vec<_>>() {
