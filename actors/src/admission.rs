@@ -81,8 +81,14 @@ impl Admission {
     /// # Errors
     /// See [`Refused`].
     pub async fn enter(&self, bytes: usize) -> Result<Room, Refused> {
-        let permit = self.shared.take(bytes).await?;
+        let permit = self.shared.take(bytes, self.shared.limits.wait).await?;
         Ok(Room { shared: self.shared.clone(), permit })
+    }
+
+    /// Whether room is short: requests wait for it, or less than a quarter is left.
+    pub fn is_pressed(&self) -> bool {
+        let shared = &self.shared;
+        shared.waiting.load(Ordering::Relaxed) > 0 || shared.permits.available_permits() < shared.limits.bytes_max / 4
     }
 
     pub fn stats(&self) -> AdmissionStats {
@@ -98,6 +104,11 @@ impl Admission {
 }
 
 impl Room {
+    /// Longest wait for room, as every request has it.
+    pub fn patience(&self) -> Duration {
+        self.shared.limits.wait
+    }
+
     pub fn bytes(&self) -> usize {
         self.permit.num_permits()
     }
@@ -107,6 +118,14 @@ impl Room {
     /// # Errors
     /// See [`Refused`].
     pub async fn resize(&mut self, bytes: usize) -> Result<(), Refused> {
+        self.resize_within(bytes, self.shared.limits.wait).await
+    }
+
+    /// The same with a patience of its own.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub async fn resize_within(&mut self, bytes: usize, wait: Duration) -> Result<(), Refused> {
         let held = self.bytes();
         if bytes <= held {
             drop(self.permit.split(held - bytes));
@@ -116,22 +135,22 @@ impl Room {
             self.shared.refused.fetch_add(1, Ordering::Relaxed);
             return Err(Refused::NeverFits { limit_bytes: self.shared.limits.bytes_max });
         }
-        let more = self.shared.take(bytes - held).await?;
+        let more = self.shared.take(bytes - held, wait).await?;
         self.permit.merge(more);
         Ok(())
     }
 }
 
 impl Shared {
-    async fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Refused> {
-        let result = self.try_take(bytes).await;
+    async fn take(&self, bytes: usize, wait: Duration) -> Result<OwnedSemaphorePermit, Refused> {
+        let result = self.try_take(bytes, wait).await;
         if result.is_err() {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
         result
     }
 
-    async fn try_take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Refused> {
+    async fn try_take(&self, bytes: usize, wait: Duration) -> Result<OwnedSemaphorePermit, Refused> {
         let limits = &self.limits;
         let full = Refused::Full { limit_bytes: limits.bytes_max };
         let count = u32::try_from(bytes).ok().filter(|_| bytes <= limits.bytes_max);
@@ -139,12 +158,12 @@ impl Shared {
         if let Ok(permit) = self.permits.clone().try_acquire_many_owned(count) {
             return Ok(permit);
         }
-        if limits.wait.is_zero() {
+        if wait.is_zero() {
             return Err(full);
         }
         let _place = Place::take(&self.waiting, limits.waiters_max).ok_or(Refused::LineFull { limit: limits.waiters_max })?;
         self.waited.fetch_add(1, Ordering::Relaxed);
-        match tokio::time::timeout(limits.wait, self.permits.clone().acquire_many_owned(count)).await {
+        match tokio::time::timeout(wait, self.permits.clone().acquire_many_owned(count)).await {
             Ok(Ok(permit)) => Ok(permit),
             // Never closed, so only the time-out is left.
             Ok(Err(_)) | Err(_) => Err(full),
@@ -197,6 +216,15 @@ mod tests {
         assert_eq!(door.stats().waiting, 1);
         first.resize(40).await.expect("shrinking always works");
         assert_eq!(waiter.await.expect("no panic"), Ok(60));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pressure_is_felt_before_the_door_is_full() {
+        let door = door(100, 50, 4);
+        let mut room = door.enter(75).await.expect("room");
+        assert!(!door.is_pressed());
+        room.resize(76).await.expect("room");
+        assert!(door.is_pressed());
     }
 
     #[tokio::test(start_paused = true)]

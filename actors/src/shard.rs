@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use ractor::{Actor, ActorRef};
 use tallymesh_protocol::hash::ShardId;
 use tallymesh_storage::clock::Clock;
-use tallymesh_storage::shard::{MetricInfo, ShardState, ShardStats};
+use tallymesh_storage::shard::{LateChanges, MetricInfo, ShardState, ShardStats};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
@@ -46,6 +46,7 @@ pub struct Shard {
     stats: Arc<Mutex<ShardStats>>,
     metrics: Arc<Mutex<Vec<MetricInfo>>>,
     over_budget: Arc<Mutex<Vec<MetricInfo>>>,
+    late: Arc<LateChanges>,
 }
 
 /// Room in a shard's queue and in the log, taken before anything is sent.
@@ -63,9 +64,12 @@ impl Shard {
         let room = Arc::new(Semaphore::new(parts.queue_bytes_max.min(Semaphore::MAX_PERMITS)));
         // Without a name: names are global to the process, and a process may hold several nodes.
         let (actor, handle) = Actor::spawn(None, ShardActor, parts.clone()).await.map_err(|e| e.to_string())?;
-        let stats = Arc::new(Mutex::new(parts.state.read().state.stats()));
+        let (stats, late) = {
+            let applied = parts.state.read();
+            (Arc::new(Mutex::new(applied.state.stats())), applied.state.late_changes())
+        };
         let (metrics, over_budget) = Default::default();
-        Ok((Self { parts, actor, room, stats, metrics, over_budget }, handle))
+        Ok((Self { parts, actor, room, stats, metrics, over_budget, late }, handle))
     }
 
     pub fn queued_bytes(&self) -> usize {
@@ -93,6 +97,11 @@ impl Shard {
             *last = look(&applied.state);
         }
         last.clone()
+    }
+
+    /// Changes of windows that were closed already. Never waits for the state.
+    pub fn late_changes(&self) -> &LateChanges {
+        &self.late
     }
 
     /// Takes room for a batch. One that is larger than the whole queue is let into an empty one.

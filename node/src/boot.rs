@@ -52,7 +52,7 @@ impl RunningNode {
         let app = App::new(config, machine, mesh, dead_letters).map_err(|e| StartError::Invalid(format!("no randomness: {e}")))?;
         app.space.measure();
         let server = Server::start(listener, app.clone()).map_err(|source| BootError::Listen { addr: address, source })?;
-        let watching = tokio::spawn(watch_space(app.clone()));
+        let watching = tokio::spawn(watch(app.clone()));
         tracing::info!(url = %format!("http://{}", server.address()), node = app.config.node.name, data_dir = %data_dir.display(), "ready");
         for warning in app.config.warnings() {
             tracing::warn!("{}", warning.0);
@@ -89,8 +89,14 @@ impl RunningNode {
     }
 }
 
-async fn watch_space(app: Arc<App>) {
-    app.life.every(app.config.disk.check_interval.duration(), || app.space.measure()).await;
+async fn watch(app: Arc<App>) {
+    let every = app.config.disk.check_interval.duration();
+    app.life
+        .every(every, || {
+            app.space.measure();
+            app.clients.forget_idle();
+        })
+        .await;
 }
 
 async fn open_dead_letters(config: &Config, dir: PathBuf) -> Result<DeadLetters, BootError> {

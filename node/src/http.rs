@@ -12,6 +12,7 @@ mod problem;
 mod query;
 mod seed;
 mod server;
+mod stream;
 mod tail;
 
 use std::path::PathBuf;
@@ -28,6 +29,7 @@ use tallymesh_storage::space::SpaceThresholds;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::boot::Machine;
+use crate::clients::Clients;
 use crate::config::Config;
 use crate::ingest::{Ingest, Outlets};
 use crate::life::Life;
@@ -35,7 +37,7 @@ use crate::metrics::Metrics;
 use crate::space::SpaceGate;
 use crate::unique::UniqueNumbers;
 
-pub use body::{body_problem, discard, small_body};
+pub use body::{TooSlow, body_problem, discard, small_body};
 pub use context::RequestId;
 pub use problem::HttpProblem;
 pub use query::CURSOR;
@@ -54,6 +56,8 @@ pub struct App {
     pub numbers: Arc<UniqueNumbers>,
     pub ingest: Ingest,
     pub queries: query::Gate,
+    pub cache: query::AnswerCache,
+    pub clients: Arc<Clients>,
 }
 
 pub type AppState = Arc<App>;
@@ -67,16 +71,33 @@ impl App {
             free_permille_min: (config.disk.readonly_below_percent * 10.0) as u64,
         };
         let queries = query::Gate::new(config.query.concurrency, config.query.waiters_max);
+        let numbers = Arc::new(UniqueNumbers::new()?);
+        let cache = query::AnswerCache::new(&config.cache, machine.clock.clone(), numbers.clone());
         let outlets = Outlets {
             dead_letters,
             tail: TailHub::new(config.tail.buffer_events, config.tail.subscribers_max),
             metrics: Arc::new(Metrics::default()),
             space: Arc::new(SpaceGate::new(machine.disk.clone(), PathBuf::from(&config.node.data_dir), thresholds)),
-            numbers: Arc::new(UniqueNumbers::new()?),
+            numbers,
         };
-        let ingest = Ingest::new(&config, machine.clock.clone(), mesh.clone(), outlets.clone());
+        let clients = Arc::new(Clients::new(&config.clients, machine.clock.clone()));
+        let ingest = Ingest::new(&config, machine.clock.clone(), mesh.clone(), clients.clone(), outlets.clone());
         let Outlets { dead_letters, tail, metrics, space, numbers } = outlets;
-        Ok(Arc::new(Self { config, machine, mesh, life: Life::default(), metrics, space, dead_letters, tail, numbers, ingest, queries }))
+        Ok(Arc::new(Self {
+            config,
+            machine,
+            mesh,
+            life: Life::default(),
+            metrics,
+            space,
+            dead_letters,
+            tail,
+            numbers,
+            ingest,
+            queries,
+            cache,
+            clients,
+        }))
     }
 
     /// UTC milliseconds.

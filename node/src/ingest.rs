@@ -32,6 +32,7 @@ pub use ack::{Ack, AckStatus, Refusal};
 use decode::Encoding;
 use read::{Batch, Reading};
 
+use crate::clients::Clients;
 use crate::config::Config;
 use crate::limits::{INLINE_BODY_BYTES_MAX, INLINE_COMPRESSED_BYTES_MAX, RETRY_AFTER_MS};
 use crate::metrics::Metrics;
@@ -47,6 +48,7 @@ pub struct Ingest {
 struct Shared {
     mesh: Mesh,
     clock: Arc<dyn Clock>,
+    clients: Arc<Clients>,
     admission: Admission,
     /// Bodies that are taken apart at once: more would not be faster, only hold more memory.
     readers: Arc<Semaphore>,
@@ -61,6 +63,7 @@ struct Shared {
 struct Limits {
     body: BodyLimits,
     encoded_bytes_max: usize,
+    busy_bytes_per_s_min: usize,
     letter_bytes_max: usize,
     future_tolerance_ms: i64,
     retention_day_ms: Option<i64>,
@@ -97,13 +100,14 @@ struct Appended {
 }
 
 impl Ingest {
-    pub fn new(config: &Config, clock: Arc<dyn Clock>, mesh: Mesh, outlets: Outlets) -> Self {
+    pub fn new(config: &Config, clock: Arc<dyn Clock>, mesh: Mesh, clients: Arc<Clients>, outlets: Outlets) -> Self {
         let ingest = &config.ingest;
         let Outlets { dead_letters, tail, metrics, space, numbers } = outlets;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let shared = Shared {
             mesh,
             clock,
+            clients,
             admission: Admission::new(AdmissionLimits {
                 bytes_max: ingest.inflight_bytes_max.as_usize(),
                 wait: ingest.admission_wait.duration(),
@@ -123,6 +127,7 @@ impl Ingest {
                     depth: JSON_DEPTH_MAX,
                 },
                 encoded_bytes_max: ingest.encoded_bytes_max.as_usize(),
+                busy_bytes_per_s_min: config.http.body_rate_min_busy.as_usize(),
                 letter_bytes_max: config.dead_letters.event_bytes_max.as_usize(),
                 future_tolerance_ms: ingest.future_tolerance.as_ms() as i64,
                 retention_day_ms: config.retention.day.as_ms().map(|ms| ms as i64),
@@ -145,8 +150,12 @@ impl Ingest {
     pub async fn accept(&self, request: IngestRequest, body: &mut Body) -> Result<Ack, Problem> {
         let shared = &self.shared;
         shared.space.admit()?;
+        let claimed = request.content_length.filter(|length| *length <= shared.limits.encoded_bytes_max).unwrap_or(0) as u64;
+        shared.clients.admit_body(claimed)?;
         let (pieces, mut room) = collect::collect(&shared.admission, &shared.limits, request.content_length, body).await?;
-        shared.metrics.encoded_bytes.add(pieces.iter().map(|p| p.len() as u64).sum());
+        let encoded: u64 = pieces.iter().map(|p| p.len() as u64).sum();
+        shared.clients.charge_body(encoded.saturating_sub(claimed));
+        shared.metrics.encoded_bytes.add(encoded);
         let ids = match request.idempotency_key {
             Some(key) => GeneratedIds::Idempotency(key),
             None => GeneratedIds::Random(shared.numbers.next()),
@@ -154,6 +163,7 @@ impl Ingest {
         let reading = self.reading(request.format, request.encoding, ids, request.request_id.clone());
         let batch = read_apart(&shared.readers, reading, pieces).await?;
         shared.metrics.decoded_bytes.add(batch.decoded_bytes);
+        shared.clients.charge_body(batch.decoded_bytes.saturating_sub(encoded));
         // From here on the batches and letters are what is held, not the body.
         room.resize(batch.memory_bytes()).await.map_err(refused)?;
 

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod boot;
 pub mod cli;
+pub mod clients;
 pub mod config;
 pub mod demo;
 pub mod http;
@@ -11,5 +12,6 @@ pub mod life;
 pub mod limits;
 pub mod logs;
 pub mod metrics;
+pub mod open_files;
 pub mod space;
 pub mod unique;

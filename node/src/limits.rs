@@ -15,8 +15,14 @@ pub const RETRY_PAGE: usize = 256;
 /// Ids that one retry may name.
 pub const RETRY_IDS_MAX: usize = 10_000;
 
-/// Room taken ahead for a body of unknown length, in bytes.
-pub const CHUNKED_ROOM_STEP_BYTES: usize = 256 << 10;
+/// Room taken for a body before any of it is there, and the least that it grows by, in bytes: what a client can hold that only claims to send.
+pub const BODY_ROOM_FIRST_BYTES: usize = 16 << 10;
+/// Room taken ahead of what has arrived, at most, in bytes.
+pub const BODY_ROOM_AHEAD_BYTES_MAX: usize = 256 << 10;
+/// Over which a body's rate is measured.
+pub const BODY_RATE_WINDOW: Duration = Duration::from_secs(5);
+/// The same while requests wait for room.
+pub const BODY_RATE_WINDOW_BUSY: Duration = Duration::from_secs(1);
 /// Pieces of a body below this are put together, in bytes: a body of single bytes must not cost a header for each.
 pub const PIECE_BYTES_MIN: usize = 4 << 10;
 /// Bodies up to this are parsed where they arrive; larger ones on the blocking pool, in bytes.
@@ -37,8 +43,19 @@ pub const HTTP2_STREAMS_MAX: u32 = 128;
 /// How often an HTTP/2 connection is asked whether it is alive, and how long it may take to say so.
 pub const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(20);
 pub const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest that a client may leave an answer unread before it is given up.
+pub const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
 /// Pause after the system had no room for another connection.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Files left for the data directory when connections take the rest: segments, blocks, snapshots being read.
+pub const FILES_RESERVED: u64 = 1_024;
+/// Client addresses that are told apart at once; more share one set of limits.
+pub const CLIENTS_TRACKED_MAX: usize = 65_536;
+/// Proxies of one request that are looked at.
+pub const FORWARDED_HOPS_MAX: usize = 32;
+/// What a client may use at once of its rate, in seconds of it.
+pub const RATE_BURST_S: f64 = 2.0;
 
 /// Letters of one page, when the request does not say and at most.
 pub const DEAD_LETTERS_PAGE_DEFAULT: usize = 100;
@@ -52,5 +69,6 @@ pub const RETRY_AFTER_DISK_MS: u64 = 10_000;
 const _: () = {
     assert!(LETTER_EXCERPT_BYTES < PIECE_BYTES_MIN);
     assert!(PIECE_BYTES_MIN < CONNECTION_BUFFER_BYTES_MAX);
+    assert!(BODY_ROOM_FIRST_BYTES <= BODY_ROOM_AHEAD_BYTES_MAX);
     assert!(DEAD_LETTERS_PAGE_DEFAULT <= DEAD_LETTERS_PAGE_MAX);
 };

@@ -41,7 +41,10 @@ pub struct Metrics {
     pub panics: Counter,
     pub connections: AtomicU64,
     rejected: [Counter; RejectCode::ALL.len()],
+    /// Queries that shards were asked.
+    pub evaluated: Counter,
     append: Mutex<Latency>,
+    query: Mutex<Latency>,
     routes: Mutex<HashMap<String, Route>>,
 }
 
@@ -60,6 +63,11 @@ impl Metrics {
     /// `now` is monotonic.
     pub fn appended(&self, now: Duration, took: Duration) {
         self.append.lock().add(now, took);
+    }
+
+    /// `now` is monotonic. A query that was answered, whether from the cache or not.
+    pub fn queried(&self, now: Duration, took: Duration) {
+        self.query.lock().add(now, took);
     }
 
     /// `route` is the pattern, never the path: the number of series stays bounded.
@@ -100,6 +108,9 @@ impl Metrics {
         out.single("tallymesh_http_connections", Kind::Gauge, "Open connections.", connections as f64);
         out.family("tallymesh_append_seconds", Kind::Summary, "Time from a batch's hand-over to its being durable and applied.");
         self.append.lock().expose(now, "tallymesh_append_seconds", &[], out);
+        out.single("tallymesh_queries_evaluated_total", Kind::Counter, "Queries that shards were asked.", self.evaluated.get() as f64);
+        out.family("tallymesh_query_seconds", Kind::Summary, "Time from a query's parameters to its answer, cached or not.");
+        self.query.lock().expose(now, "tallymesh_query_seconds", &[], out);
         self.expose_routes(now, out);
     }
 

@@ -4,7 +4,9 @@ mod http {
     mod back_pressure;
     mod bad_input;
     mod browsers;
+    mod cache;
     mod cardinality;
+    mod clients;
     mod dead_letters;
     mod harness;
     mod ingest;
@@ -12,5 +14,6 @@ mod http {
     mod ops;
     mod process;
     mod seed;
+    mod slow;
     mod tail;
 }

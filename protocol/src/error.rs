@@ -10,6 +10,8 @@ pub enum ErrorCode {
     BadJson,
     BadEncoding,
     BadRequest,
+    UriTooLong,
+    HeadTooLarge,
     AllRejected,
     TooManyEvents,
     BodyTooLarge,
@@ -27,6 +29,7 @@ pub enum ErrorCode {
     TooManyCells,
     GrainUnavailable,
     Overloaded,
+    RateLimited,
     QueryTimeout,
     ShardUnavailable,
     PartlyDurable,
@@ -45,6 +48,7 @@ impl ErrorCode {
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,
             Self::TooManyEvents | Self::BodyTooLarge => 413,
+            Self::UriTooLong => 414,
             Self::UnsupportedMediaType | Self::UnsupportedEncoding => 415,
             Self::AllRejected
             | Self::UnknownDimension
@@ -54,7 +58,8 @@ impl ErrorCode {
             | Self::TooManyPoints
             | Self::TooManyCells
             | Self::GrainUnavailable => 422,
-            Self::Overloaded => 429,
+            Self::Overloaded | Self::RateLimited => 429,
+            Self::HeadTooLarge => 431,
             Self::Internal => 500,
             Self::ShardUnavailable | Self::PartlyDurable | Self::ShuttingDown | Self::StorageFailed => 503,
             Self::QueryTimeout => 504,
@@ -74,6 +79,8 @@ impl ErrorCode {
             Self::BadJson => "the body is not JSON",
             Self::BadEncoding => "the body does not decode",
             Self::BadRequest => "the request cannot be understood",
+            Self::UriTooLong => "the address of the request is too long",
+            Self::HeadTooLarge => "the head of the request is too large",
             Self::AllRejected => "every event was rejected",
             Self::TooManyEvents => "too many events in one request",
             Self::BodyTooLarge => "the body is too large",
@@ -91,6 +98,7 @@ impl ErrorCode {
             Self::TooManyCells => "the answer would be too large",
             Self::GrainUnavailable => "that detail is not kept",
             Self::Overloaded => "the node is busy",
+            Self::RateLimited => "this client asks for too much",
             Self::QueryTimeout => "the query took too long",
             Self::ShardUnavailable => "a shard cannot be reached",
             Self::PartlyDurable => "only part of the batch was made durable",

@@ -6,6 +6,7 @@
 
 mod apply;
 pub mod keys;
+mod late;
 mod manifest;
 mod query;
 mod select;
@@ -14,12 +15,14 @@ mod snapshot;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tallymesh_protocol::command::ShardSettings;
 use tallymesh_protocol::key::MetricKind;
 
 pub use apply::{Applied, ApplyError, PartApplied, PartError};
+pub use late::LateChanges;
 pub use query::{PreparedQuery, QueryFailed};
 pub use snapshot::{SavedShard, ShardSave};
 
@@ -48,6 +51,7 @@ pub struct ShardState {
     windows: WindowStore,
     /// Log index of the last snapshot that was marked.
     saved_index: Option<u64>,
+    late: Arc<LateChanges>,
 }
 
 /// Totals since the shard was made.
@@ -131,6 +135,7 @@ impl ShardState {
             other_rows: BTreeMap::new(),
             dedup: Dedup::new(options.dedup_memory_bytes_max),
             saved_index: None,
+            late: Arc::default(),
         }
     }
 
@@ -154,6 +159,17 @@ impl ShardState {
     /// Log index of the newest snapshot that this state knows to be durable.
     pub fn saved_index(&self) -> Option<u64> {
         self.saved_index
+    }
+
+    /// Changes of windows that were closed already, since the process began.
+    pub fn late_changes(&self) -> Arc<LateChanges> {
+        self.late.clone()
+    }
+
+    /// Takes the place of `before`, whose late changes somebody may hold.
+    pub fn replace(&mut self, before: &Self) {
+        self.late = before.late_changes();
+        self.late.replaced();
     }
 
     /// Event time before which no open window remains, UTC milliseconds.

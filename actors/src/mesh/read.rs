@@ -9,7 +9,7 @@ use futures::future::join_all;
 use tallymesh_protocol::error::{ErrorCode, Problem};
 use tallymesh_protocol::hash::ShardId;
 use tallymesh_protocol::key::MetricKind;
-use tallymesh_protocol::query::ShardQuery;
+use tallymesh_protocol::query::{ShardQuery, TimeRange};
 use tallymesh_storage::clock::Clock;
 use tallymesh_storage::shard::QueryFailed;
 use tokio::time::Instant;
@@ -137,6 +137,13 @@ impl Mesh {
                 failed(Problem::new(ErrorCode::Internal, "computing the answer failed"))
             }
         }
+    }
+
+    /// A number that changes whenever rows are acked that belong to windows of these ranges' days and came after their windows had closed.
+    pub fn late_changes(&self, ranges: &[TimeRange]) -> u64 {
+        let shards = self.inner.shards.iter().filter_map(Slot::running);
+        let of = |shard: &Shard| ranges.iter().map(|range| shard.late_changes().count(*range)).fold(0, u64::wrapping_add);
+        shards.map(of).fold(0, u64::wrapping_add)
     }
 
     /// Every event name ever seen, for the catalogue and `did_you_mean`. The keys of defined metrics are no events.

@@ -185,7 +185,7 @@ impl StateMachine {
         let options = self.snapshots.options;
         let manifest = snapshot.manifest.clone();
         let installed = self.snapshots.blocking.run(move || ShardState::install(&files, &manifest, options)).await;
-        let (state, tail) = installed.map_err(|e| StorageError::Invalid(format!("installing a snapshot ended: {e}")))??;
+        let (mut state, tail) = installed.map_err(|e| StorageError::Invalid(format!("installing a snapshot ended: {e}")))??;
         let tail = SnapshotTail::decode(&tail)?;
         if tail.last_log_id != meta.last_log_id {
             return Err(StorageError::Invalid(format!(
@@ -193,7 +193,10 @@ impl StateMachine {
                 tail.last_log_id, meta.last_log_id
             )));
         }
-        *self.shared.write() = Applied { state, last_log_id: tail.last_log_id, membership: tail.membership.clone() };
+        let mut shared = self.shared.write();
+        state.replace(&shared.state);
+        *shared = Applied { state, last_log_id: tail.last_log_id, membership: tail.membership.clone() };
+        drop(shared);
         self.settle(&tail, snapshot.manifest, 0);
         Ok(())
     }

@@ -7,6 +7,7 @@ use tallymesh_protocol::limits::{ENTRY_BYTES_MAX, SHARDS_MAX};
 
 use super::units::{ByteSize, Keep, Period};
 use super::{Config, ConfigError};
+use crate::clients::Network;
 
 /// A setting that is accepted but does less than it says in this version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +20,7 @@ impl Config {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         self.check_cluster()?;
         self.check_http()?;
+        self.check_clients()?;
         self.check_ingest()?;
         self.check_storage()?;
         self.check_retention()?;
@@ -82,6 +84,15 @@ impl Config {
         Ok(())
     }
 
+    fn check_clients(&self) -> Result<(), ConfigError> {
+        for text in &self.clients.trusted_proxies {
+            if let Err(e) = text.parse::<Network>() {
+                return invalid("clients.trusted_proxies", e.to_string());
+            }
+        }
+        Ok(())
+    }
+
     fn check_ingest(&self) -> Result<(), ConfigError> {
         let ingest = &self.ingest;
         if ingest.events_per_request_max == 0 || ingest.events_per_request_max > EVENTS_PER_REQUEST_MAX {
@@ -134,6 +145,8 @@ impl Config {
         between("windows.tick", self.windows.tick, Period::ms(50), Period::minutes(10))?;
         between("query.timeout", self.query.timeout, Period::ms(10), Period::hours(1))?;
         at_least("query.concurrency", self.query.concurrency as u64, 1)?;
+        between("cache.ttl", self.cache.ttl, Period::ms(10), Period::hours(1))?;
+        between("cache.jitter", self.cache.jitter, Period::ZERO, self.cache.ttl)?;
         between("disk.check_interval", self.disk.check_interval, Period::ms(10), Period::minutes(1))?;
         if !(0.0..=50.0).contains(&self.disk.readonly_below_percent) {
             return invalid("disk.readonly_below_percent", "must be 0 to 50");

@@ -15,6 +15,7 @@ pub struct Config {
     pub cluster: Cluster,
     pub node: Node,
     pub http: Http,
+    pub clients: Clients,
     pub ingest: Ingest,
     pub windows: Windows,
     pub dedup: Dedup,
@@ -22,6 +23,7 @@ pub struct Config {
     pub cardinality: Cardinality,
     pub log: Log,
     pub query: Query,
+    pub cache: Cache,
     pub dead_letters: DeadLetters,
     pub disk: Disk,
     pub tail: Tail,
@@ -77,6 +79,10 @@ pub struct Http {
     pub header_timeout: Period,
     /// Longest a request body may take to arrive.
     pub body_timeout: Period,
+    /// Bytes a second that a request body has to come at, over any five seconds; 0 is no limit.
+    pub body_rate_min: ByteSize,
+    /// The same over any second while other requests wait for room.
+    pub body_rate_min_busy: ByteSize,
     /// `*`, or origins that browsers may send from.
     pub cors_origins: Vec<String>,
 }
@@ -88,8 +94,31 @@ impl Default for Http {
             connections_max: 10_000,
             header_timeout: Period::seconds(60),
             body_timeout: Period::seconds(30),
+            body_rate_min: ByteSize::kib(1),
+            body_rate_min_busy: ByteSize::kib(256),
             cors_origins: vec!["*".to_owned()],
         }
+    }
+}
+
+/// Of each client address; 0 is no limit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Clients {
+    pub connections_max: usize,
+    /// Queries that run or wait at once.
+    pub queries_max: usize,
+    /// Queries a second.
+    pub query_rate: u32,
+    /// Bytes of events a second, decompressed.
+    pub ingest_rate: ByteSize,
+    /// Addresses, or blocks of them, whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<String>,
+}
+
+impl Default for Clients {
+    fn default() -> Self {
+        Self { connections_max: 8_000, queries_max: 192, query_rate: 0, ingest_rate: ByteSize(0), trusted_proxies: Vec::new() }
     }
 }
 
@@ -238,6 +267,23 @@ pub struct Query {
 impl Default for Query {
     fn default() -> Self {
         Self { timeout: Period::seconds(30), concurrency: 16, waiters_max: 256 }
+    }
+}
+
+/// Answers to queries with `cache=on`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cache {
+    /// How old an answer may become ...
+    pub ttl: Period,
+    /// ... give or take up to this, so that answers made together do not end together.
+    pub jitter: Period,
+    pub bytes_max: ByteSize,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self { ttl: Period::seconds(60), jitter: Period::seconds(10), bytes_max: ByteSize::mib(64) }
     }
 }
 

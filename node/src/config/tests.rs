@@ -97,6 +97,8 @@ fn impossible_values_are_refused_with_the_key_and_the_way_out() {
         ("log.max=1MiB", "log.max", "log.segment"),
         ("ingest.encoded_bytes_max=1KiB", "ingest.encoded_bytes_max", "256KiB"),
         ("ingest.inflight_bytes_max=8MiB", "ingest.inflight_bytes_max", "16MiB"),
+        ("clients.trusted_proxies=[\"10.0.0.0/40\"]", "clients.trusted_proxies", "10.0.0.0/8"),
+        ("cache.jitter=2m", "cache.jitter", "1m"),
         ("query.concurrency=0", "query.concurrency", "at least 1"),
         ("logs.level=a=b=c", "logs.level", "warn"),
         ("disk.readonly_below_percent=90", "disk.readonly_below_percent", "0 to 50"),

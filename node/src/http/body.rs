@@ -9,27 +9,83 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tallymesh_protocol::error::{ErrorCode, Problem};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
-use crate::limits::SMALL_BODY_BYTES_MAX;
+use crate::limits::{BODY_RATE_WINDOW, SMALL_BODY_BYTES_MAX};
 
 /// The body did not arrive in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the request body took longer than {} ms", .limit.as_millis())]
-pub struct TooSlow {
-    limit: Duration,
+pub enum TooSlow {
+    #[error("the request body took longer than {} ms", .limit.as_millis())]
+    Whole { limit: Duration },
+    #[error("the request body came slower than {bytes_per_s} bytes a second")]
+    Rate { bytes_per_s: u64 },
 }
 
-/// A body whose whole has to arrive within a time. The timer is only made when the body is waited for.
+impl TooSlow {
+    fn limit(self) -> u64 {
+        match self {
+            Self::Whole { limit } => limit.as_millis() as u64,
+            Self::Rate { bytes_per_s } => bytes_per_s,
+        }
+    }
+}
+
+/// How fast a body has to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// For the whole of it.
+    pub limit: Duration,
+    /// In every [`BODY_RATE_WINDOW`]; 0 is no limit.
+    pub bytes_per_s_min: u64,
+}
+
+/// A body that has to arrive at a pace, and whole within a time. The timers are only made when the body is waited for.
 pub struct DeadlineBody {
     inner: Body,
-    limit: Duration,
-    deadline: Option<Pin<Box<Sleep>>>,
+    pace: Pace,
+    waiting: Option<Waiting>,
+    /// Bytes since the window began.
+    window_bytes: u64,
+}
+
+struct Waiting {
+    deadline: Pin<Box<Sleep>>,
+    window: Pin<Box<Sleep>>,
 }
 
 impl DeadlineBody {
-    pub fn new(inner: Body, limit: Duration) -> Self {
-        Self { inner, limit, deadline: None }
+    pub fn new(inner: Body, pace: Pace) -> Self {
+        Self { inner, pace, waiting: None, window_bytes: 0 }
+    }
+
+    /// Called while there is nothing to read.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<TooSlow> {
+        let Pace { limit, bytes_per_s_min } = self.pace;
+        let waiting = self.waiting.get_or_insert_with(|| Waiting {
+            deadline: Box::pin(tokio::time::sleep(limit)),
+            window: Box::pin(tokio::time::sleep(BODY_RATE_WINDOW)),
+        });
+        if waiting.deadline.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(TooSlow::Whole { limit });
+        }
+        while waiting.window.as_mut().poll(cx).is_ready() {
+            if self.window_bytes < bytes_per_s_min.saturating_mul(BODY_RATE_WINDOW.as_secs()) {
+                return Poll::Ready(TooSlow::Rate { bytes_per_s: bytes_per_s_min });
+            }
+            self.window_bytes = 0;
+            waiting.window.as_mut().reset(Instant::now() + BODY_RATE_WINDOW);
+        }
+        Poll::Pending
+    }
+
+    fn arrived(&mut self, bytes: u64) {
+        self.window_bytes += bytes;
+        // The window went by while nobody read: that says nothing about the sender.
+        if let Some(waiting) = self.waiting.as_mut().filter(|w| w.window.deadline() <= Instant::now()) {
+            self.window_bytes = 0;
+            waiting.window.as_mut().reset(Instant::now() + BODY_RATE_WINDOW);
+        }
     }
 }
 
@@ -39,11 +95,11 @@ impl HttpBody for DeadlineBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) {
+            let bytes = frame.as_ref().and_then(|f| f.as_ref().ok()).and_then(Frame::data_ref).map_or(0, Bytes::len);
+            self.arrived(bytes as u64);
             return Poll::Ready(frame.map(|f| f.map_err(Into::into)));
         }
-        let limit = self.limit;
-        let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        deadline.as_mut().poll(cx).map(|()| Some(Err(TooSlow { limit }.into())))
+        self.poll_patience(cx).map(|slow| Some(Err(slow.into())))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -55,13 +111,19 @@ impl HttpBody for DeadlineBody {
     }
 }
 
+impl From<TooSlow> for Problem {
+    fn from(slow: TooSlow) -> Self {
+        Self::new(ErrorCode::RequestTimeout, slow.to_string()).limit(slow.limit())
+    }
+}
+
 /// What a failure to read a body means for the client.
 pub fn body_problem(error: axum::Error) -> Problem {
     let error = error.into_inner();
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&*error);
     while let Some(e) = cause {
         if let Some(slow) = e.downcast_ref::<TooSlow>() {
-            return Problem::new(ErrorCode::RequestTimeout, slow.to_string()).limit(slow.limit.as_millis() as u64);
+            return (*slow).into();
         }
         cause = e.source();
     }
@@ -83,7 +145,7 @@ pub async fn small_body(body: Body) -> Result<Bytes, Problem> {
     }
 }
 
-/// Reads on and throws away, up to `bytes_max` and until the body's deadline.
+/// Reads on and throws away, up to `bytes_max` and as long as the body keeps its pace.
 pub async fn discard(body: &mut Body, bytes_max: usize) {
     let mut left = bytes_max;
     while let Some(Ok(frame)) = body.frame().await {

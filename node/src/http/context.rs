@@ -1,6 +1,7 @@
 //! Around every request: its id, its deadline for the body, its log line and metrics, and the last touch to its answer.
 
 use std::any::Any;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +14,9 @@ use axum::response::{IntoResponse, Response};
 use tallymesh_protocol::error::{ErrorCode, Problem};
 use tower_http::catch_panic::ResponseForPanic;
 
-use super::body::DeadlineBody;
+use super::body::{DeadlineBody, Pace};
 use super::{AppState, HttpProblem};
+use crate::clients::Clients;
 use crate::limits::REQUEST_ID_BYTES_MAX;
 use crate::metrics::Metrics;
 use crate::unique::UniqueNumbers;
@@ -22,6 +24,10 @@ use crate::unique::UniqueNumbers;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// What is read of a plain-text error of the framework, to become a problem's detail.
 const PLAIN_ERROR_BYTES_MAX: usize = 4 << 10;
+
+/// The other end of the connection that a request came over.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
 
 /// Names a request in answers, logs and dead letters. An extractor: taken from the request's extensions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,10 +61,12 @@ pub async fn frame(State(app): State<AppState>, mut request: Request, next: Next
     let route = request.extensions().get::<MatchedPath>().cloned();
     let version = request.version();
     request.extensions_mut().insert(id.clone());
-    let body_timeout = app.config.http.body_timeout.duration();
-    let request = request.map(|body| Body::new(DeadlineBody::new(body, body_timeout)));
+    let pace = Pace { limit: app.config.http.body_timeout.duration(), bytes_per_s_min: app.config.http.body_rate_min.0 };
+    let request = request.map(|body| Body::new(DeadlineBody::new(body, pace)));
 
-    let mut response = as_problem(next.run(request).await).await;
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+    let client = app.clients.of(peer, request.headers());
+    let mut response = as_problem(Clients::asking(client, next.run(request)).await).await;
     let problem = response.extensions_mut().remove::<HttpProblem>();
     let code = problem.as_ref().map(|p| p.0.code);
     if let Some(HttpProblem(mut problem)) = problem {

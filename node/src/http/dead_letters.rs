@@ -1,7 +1,8 @@
 //! `GET /v1/dead-letters` and `POST /v1/dead-letters/retry`.
 
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::State;
+use axum::http::Uri;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,7 @@ use tallymesh_protocol::event::Rejection;
 use tallymesh_protocol::time::rfc3339;
 use tallymesh_storage::dead_letters::DeadLetter;
 
+use super::query::{check_names, once, query_pairs};
 use super::{AppState, HttpProblem, small_body};
 use crate::ingest::retry::{Retried, Selection};
 use crate::limits::{DEAD_LETTERS_PAGE_DEFAULT, DEAD_LETTERS_PAGE_MAX, RETRY_IDS_MAX};
@@ -18,12 +20,7 @@ pub fn router() -> Router<AppState> {
     Router::new().route("/v1/dead-letters", get(list)).route("/v1/dead-letters/retry", post(retry))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ListParams {
-    limit: Option<String>,
-    cursor: Option<String>,
-}
+const PARAMETERS: [&str; 2] = ["limit", "cursor"];
 
 #[derive(Serialize)]
 struct Page {
@@ -65,8 +62,10 @@ impl From<DeadLetter> for Shown {
     }
 }
 
-async fn list(State(app): State<AppState>, Query(params): Query<ListParams>) -> Result<Json<Page>, HttpProblem> {
-    let limit = match &params.limit {
+async fn list(State(app): State<AppState>, uri: Uri) -> Result<Json<Page>, HttpProblem> {
+    let pairs = query_pairs(&uri)?;
+    check_names(&pairs, PARAMETERS)?;
+    let limit = match once(&pairs, "limit")? {
         None => DEAD_LETTERS_PAGE_DEFAULT,
         Some(text) => text.parse().ok().filter(|n| (1..=DEAD_LETTERS_PAGE_MAX).contains(n)).ok_or_else(|| {
             Problem::new(ErrorCode::BadParameter, format!("`limit` is 1 to {DEAD_LETTERS_PAGE_MAX}"))
@@ -74,7 +73,7 @@ async fn list(State(app): State<AppState>, Query(params): Query<ListParams>) -> 
                 .limit(DEAD_LETTERS_PAGE_MAX as u64)
         })?,
     };
-    let before = match &params.cursor {
+    let before = match once(&pairs, "cursor")? {
         None => None,
         Some(text) => Some(
             text.parse::<u64>()

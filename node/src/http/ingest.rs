@@ -51,6 +51,8 @@ pub fn router(origins: &[String]) -> Router<AppState> {
 async fn events(State(app): State<AppState>, request_id: RequestId, headers: HeaderMap, mut body: Body) -> Result<Response, HttpProblem> {
     match take(&app, request_id, &headers, &mut body).await {
         Ok(ack) => Ok(answer(ack)),
+        // Who was cut for being slow is not listened to any longer.
+        Err(problem) if problem.code == ErrorCode::RequestTimeout => Err(problem.into()),
         Err(problem) => {
             // A client that is still sending would see its connection break instead of the answer. Twice the limit, so that a body just past it is read out.
             discard(&mut body, app.config.ingest.encoded_bytes_max.as_usize().saturating_mul(2)).await;

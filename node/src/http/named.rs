@@ -14,13 +14,13 @@ use tallymesh_protocol::error::{ErrorCode, Problem, nearest};
 use tallymesh_protocol::limits::{POINTS_PER_GROUP_MAX, ROWS_MAX};
 use tallymesh_protocol::query::QueryParams;
 
-use super::query::{json, query_pairs, run_at};
+use super::query::{json, query_pairs, run_at, together};
 use super::{App, AppState, HttpProblem};
 
 /// What a request may say beside the name of the query.
-const PARAMETERS: [&str; 7] = ["range", "from", "to", "tz", "timeout_ms", "token", "partial"];
+const PARAMETERS: [&str; 8] = ["range", "from", "to", "tz", "timeout_ms", "token", "partial", "cache"];
 /// Those of them that do not say which time is meant.
-const NOT_TIME: [&str; 4] = ["tz", "timeout_ms", "token", "partial"];
+const NOT_TIME: [&str; 5] = ["tz", "timeout_ms", "token", "partial", "cache"];
 
 /// How long a session counts as active after its last event.
 const ACTIVE_RANGE: &str = "5m";
@@ -135,16 +135,18 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
+    fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     async fn run<'p>(&'p self, fixed: &[(&'p str, &'p str)]) -> Result<Answer, Problem> {
-        let asked = self.pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        self.ask(fixed.iter().copied().chain(asked)).await
+        self.ask(fixed.iter().copied().chain(self.pairs())).await
     }
 
     /// The last minutes, whatever range is asked.
     async fn run_active(&self) -> Result<Answer, Problem> {
-        let asked = self.pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let fixed = [("metric", "*"), ("agg", "sessions"), ("range", ACTIVE_RANGE)];
-        self.ask(fixed.into_iter().chain(asked.filter(|(name, _)| NOT_TIME.contains(name)))).await
+        self.ask(fixed.into_iter().chain(self.pairs().filter(|(name, _)| NOT_TIME.contains(name)))).await
     }
 
     async fn ask<'p>(&self, pairs: impl Iterator<Item = (&'p str, &'p str)>) -> Result<Answer, Problem> {
@@ -177,6 +179,13 @@ struct Count {
     filter: &'static str,
 }
 
+impl Ratio {
+    /// `*` and a filter, so that an event not seen yet is a count of 0 and not an unknown metric.
+    fn fixed<'p>(&'p self, count: &Count, asked: &'p Asked<'_>) -> [(&'p str, &'p str); 5] {
+        [("metric", "*"), ("step", self.step), ("fill", "zero"), ("filter", count.filter), ("limit", &asked.all_rows)]
+    }
+}
+
 const SIGNUP_FUNNEL: Ratio = Ratio {
     step: "1h",
     part: Count { label: "completed", filter: "event:signup_completed" },
@@ -192,10 +201,15 @@ const ERROR_RATE: Ratio = Ratio {
 };
 
 async fn ratio(asked: &Asked<'_>, ratio: &Ratio) -> Result<Found, Problem> {
-    // `*` and a filter, so that an event not seen yet is a count of 0 and not an unknown metric.
-    let count = async |count: &Count| {
-        asked.run(&[("metric", "*"), ("step", ratio.step), ("fill", "zero"), ("filter", count.filter), ("limit", &asked.all_rows)]).await
-    };
+    let params = QueryParams::from_pairs(asked.pairs().chain(ratio.fixed(&ratio.whole, asked)))?;
+    let kind = format!("named {}", ratio.label);
+    let answer = together(asked.app, &kind, &params, asked.now_ms, evaluate_ratio(asked, ratio)).await?;
+    Ok((None, answer))
+}
+
+async fn evaluate_ratio(asked: &Asked<'_>, ratio: &Ratio) -> Result<Answer, Problem> {
+    let uncached = || asked.pairs().filter(|(name, _)| *name != "cache");
+    let count = async |count: &Count| asked.ask(uncached().chain(ratio.fixed(count, asked))).await;
     // The part first: what arrives in between can then only be in the whole.
     let part = count(&ratio.part).await?;
     let mut whole = count(&ratio.whole).await?;
@@ -210,7 +224,7 @@ async fn ratio(asked: &Asked<'_>, ratio: &Ratio) -> Result<Found, Problem> {
             .collect();
     }
     whole.receipt = one_receipt(part.receipt, whole.receipt);
-    Ok((None, whole))
+    Ok(whole)
 }
 
 /// The receipt of two answers of one range, read one after the other.

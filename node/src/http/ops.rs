@@ -121,6 +121,7 @@ async fn ready(State(app): State<AppState>) -> Result<&'static str, HttpProblem>
     if !app.mesh.is_ready() {
         return Err(Problem::new(ErrorCode::ShardUnavailable, "not every shard can take writes; /health tells more").into());
     }
+    app.space.admit()?;
     Ok("ready\n")
 }
 
@@ -133,6 +134,7 @@ async fn metrics(State(app): State<AppState>, uri: Uri) -> Result<Response, Http
     let mut out = Exposition::default();
     app.metrics.expose(app.monotonic(), &mut out);
     expose_node(&app, &mut out);
+    expose_clients(&app, &mut out).await;
     expose_log(&app.mesh.log_stats(), &mut out);
     expose_shards(&app.mesh.status(), &mut out);
     expose_metrics(&app.mesh.metrics_by_keys(), &mut out);
@@ -167,13 +169,40 @@ fn expose_node(app: &App, out: &mut Exposition) {
         "tallymesh_ready",
         Gauge,
         "1 when every shard can take writes.",
-        f64::from(u8::from(app.mesh.is_ready() && !app.life.is_draining())),
+        f64::from(u8::from(app.mesh.is_ready() && !app.life.is_draining() && !app.space.is_read_only())),
     );
     let process = ProcessUse::read();
     out.single("process_cpu_seconds_total", Counter, "User and system time.", process.cpu_seconds);
     out.single("process_resident_memory_bytes", Gauge, "Resident memory.", process.resident_bytes as f64);
     out.single("process_open_fds", Gauge, "Open files.", process.open_files as f64);
     out.single("process_threads", Gauge, "Threads.", process.threads as f64);
+}
+
+async fn expose_clients(app: &App, out: &mut Exposition) {
+    use Kind::{Counter, Gauge};
+    let (entries, bytes) = app.cache.size().await;
+    let stats = &app.cache.stats;
+    out.single("tallymesh_query_cache_entries", Gauge, "Answers kept for queries with cache=on.", entries as f64);
+    out.single("tallymesh_query_cache_bytes", Gauge, "Their memory, roughly.", bytes as f64);
+    out.single(
+        "tallymesh_query_cache_hits_total",
+        Counter,
+        "Queries answered without an evaluation of their own.",
+        stats.hits.get() as f64,
+    );
+    out.single("tallymesh_query_cache_misses_total", Counter, "Queries with cache=on that were evaluated.", stats.misses.get() as f64);
+    out.single(
+        "tallymesh_query_cache_invalidated_total",
+        Counter,
+        "Answers dropped because late data changed what they are about.",
+        stats.invalidated.get() as f64,
+    );
+    out.single("tallymesh_clients", Gauge, "Client addresses that are told apart.", app.clients.tracked() as f64);
+    let refused = &app.clients.refused;
+    out.family("tallymesh_client_limits_total", Counter, "What was refused by the limits of its client, by kind.");
+    for (kind, count) in [("connection", &refused.connections), ("query", &refused.queries), ("ingest", &refused.ingest)] {
+        out.sample("tallymesh_client_limits_total", &[("kind", kind)], count.get() as f64);
+    }
 }
 
 fn expose_log(log: &WalStats, out: &mut Exposition) {

@@ -1,5 +1,6 @@
 //! `/v1/query` and `/v1/metrics`: requests into [`QueryParams`], answers into JSON or CSV.
 
+mod cache;
 mod catalogue;
 mod gate;
 mod run;
@@ -15,14 +16,15 @@ use futures::StreamExt;
 use serde::Serialize;
 use serde_json::Value;
 use tallymesh_protocol::answer::{Answer, Receipt};
-use tallymesh_protocol::error::{ErrorCode, Problem};
+use tallymesh_protocol::error::{ErrorCode, Problem, nearest};
 use tallymesh_protocol::limits::QUERIES_MAX;
 use tallymesh_protocol::query::{QueryParams, ResponseFormat};
 
 use super::{AppState, HttpProblem, small_body};
 
+pub use cache::AnswerCache;
 pub use gate::Gate;
-pub(super) use run::{run, run_at};
+pub(super) use run::{run, run_at, together};
 
 /// Queries of one request that run at once, so that one dashboard does not take every place.
 const QUERIES_AT_ONCE: usize = 4;
@@ -47,6 +49,33 @@ pub(super) fn query_pairs(uri: &Uri) -> Result<Vec<(String, String)>, Problem> {
         .map_err(|e| Problem::new(ErrorCode::BadRequest, format!("the query string does not decode: {}", e.body_text())))?;
     pairs.retain(|(name, _)| name != "key");
     Ok(pairs)
+}
+
+/// Refuses names that an address does not have.
+///
+/// # Errors
+/// 422 with the nearest that it has.
+pub(super) fn check_names<const N: usize>(pairs: &[(String, String)], known: [&str; N]) -> Result<(), Problem> {
+    match pairs.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+        None => Ok(()),
+        Some((name, _)) => {
+            let detail = format!("there is no parameter `{name}` here; there are {}", known.join(", "));
+            Err(Problem::new(ErrorCode::BadParameter, detail).field(name.as_str()).did_you_mean(nearest(name, known)))
+        }
+    }
+}
+
+/// The value of a parameter that may be there once.
+///
+/// # Errors
+/// 422 when it is there twice.
+pub(super) fn once<'a>(pairs: &'a [(String, String)], name: &str) -> Result<Option<&'a str>, Problem> {
+    let mut values = pairs.iter().filter(|(n, _)| n == name).map(|(_, value)| value.as_str());
+    let value = values.next();
+    match values.next() {
+        None => Ok(value),
+        Some(_) => Err(Problem::new(ErrorCode::BadParameter, format!("`{name}` is there twice")).field(name)),
+    }
 }
 
 async fn post_query(State(app): State<AppState>, body: Body) -> Result<Response, HttpProblem> {

@@ -20,12 +20,12 @@ use tallymesh_protocol::filter::Filter;
 use tallymesh_protocol::limits::ROWS_MAX;
 use tallymesh_protocol::query::{PreparedQuery, QueryParams};
 
-use super::query::{json, put_into_headers, query_pairs, run, run_at};
+use super::query::{check_names, json, once, put_into_headers, query_pairs, run, run_at};
 use super::{App, AppState, HttpProblem};
 
-const NUMBERS_PARAMETERS: [&str; 13] =
-    ["name", "agg", "range", "from", "to", "group_by", "filter", "order", "limit", "cursor", "tz", "timeout_ms", "token"];
-const DAILY_PARAMETERS: [&str; 5] = ["source", "start", "end", "limit", "cursor"];
+const NUMBERS_PARAMETERS: [&str; 14] =
+    ["name", "agg", "range", "from", "to", "group_by", "filter", "order", "limit", "cursor", "tz", "timeout_ms", "token", "cache"];
+const DAILY_PARAMETERS: [&str; 6] = ["source", "start", "end", "limit", "cursor", "cache"];
 /// Name of the number in a row.
 const VALUE: &str = "value";
 
@@ -34,16 +34,6 @@ const DAILY_START: Date = Date::constant(2024, 1, 1);
 
 pub fn router() -> Router<AppState> {
     Router::new().route("/api/metrics/daily", get(daily))
-}
-
-fn check_names<const N: usize>(pairs: &[(String, String)], known: [&str; N]) -> Result<(), Problem> {
-    match pairs.iter().find(|(name, _)| !known.contains(&name.as_str())) {
-        None => Ok(()),
-        Some((name, _)) => {
-            let detail = format!("there is no parameter `{name}` here; there are {}", known.join(", "));
-            Err(Problem::new(ErrorCode::BadParameter, detail).field(name.as_str()).did_you_mean(nearest(name, known)))
-        }
-    }
 }
 
 /// Says a problem in the names that this address has.
@@ -149,11 +139,7 @@ async fn daily(State(app): State<AppState>, uri: Uri) -> Result<Response, HttpPr
     let mut pairs = query_pairs(&uri)?;
     pairs.retain(|(_, value)| !value.is_empty());
     check_names(&pairs, DAILY_PARAMETERS)?;
-    let once = |name: &str| match pairs.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_str()).collect::<Vec<_>>().as_slice() {
-        [] => Ok(None),
-        [one] => Ok(Some(*one)),
-        _ => Err(Problem::new(ErrorCode::BadParameter, format!("`{name}` is there twice")).field(name)),
-    };
+    let once = |name: &str| once(&pairs, name);
     let today = Timestamp::from_millisecond(app.now_ms())
         .map_err(|e| Problem::new(ErrorCode::Internal, e.to_string()))?
         .to_zoned(jiff::tz::TimeZone::UTC)
@@ -176,6 +162,7 @@ async fn daily(State(app): State<AppState>, uri: Uri) -> Result<Response, HttpPr
         ("to", after.to_string()),
         ("limit", once("limit")?.map_or_else(|| ROWS_MAX.to_string(), str::to_owned)),
         ("cursor", once("cursor")?.unwrap_or_default().to_owned()),
+        ("cache", once("cache")?.unwrap_or_default().to_owned()),
     ];
     let names = [("from", "start"), ("to", "end"), ("step", "start")];
     let (_, answer) = run(&app, &QueryParams::from_pairs(params)?).await.map_err(|p| renamed(p, &names))?;

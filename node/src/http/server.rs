@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use tallymesh_protocol::error::{ErrorCode, Problem};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
@@ -19,8 +20,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use super::{AppState, router};
-use crate::limits::{ACCEPT_PAUSE, CONNECTION_BUFFER_BYTES_MAX, HTTP2_PING_INTERVAL, HTTP2_PING_TIMEOUT, HTTP2_STREAMS_MAX};
+use super::context::Peer;
+use super::stream::{self, ClientStream};
+use super::{App, AppState, router};
+use crate::limits::{
+    ACCEPT_PAUSE, CONNECTION_BUFFER_BYTES_MAX, HTTP2_PING_INTERVAL, HTTP2_PING_TIMEOUT, HTTP2_STREAMS_MAX, RETRY_AFTER_MS,
+};
 
 pub struct Server {
     app: AppState,
@@ -93,24 +98,39 @@ impl Connections {
             .max_concurrent_streams(HTTP2_STREAMS_MAX)
             .keep_alive_interval(HTTP2_PING_INTERVAL)
             .keep_alive_timeout(HTTP2_PING_TIMEOUT);
-        let places = Arc::new(Semaphore::new(app.config.http.connections_max));
+        let places = Arc::new(Semaphore::new(connections_that_fit(app.config.http.connections_max)));
         Self { router: router(app.clone()), app, builder, places, stop, abort, tasks }
     }
 
-    fn serve(&self, stream: TcpStream, place: OwnedSemaphorePermit) {
+    fn serve(&self, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit) {
+        let Some(own_place) = self.app.clients.connect(peer.ip()) else {
+            self.refuse(&stream, peer);
+            return;
+        };
         let (builder, router, app) = (self.builder.clone(), self.router.clone(), self.app.clone());
         let (stop, abort) = (self.stop.clone(), self.abort.clone());
         self.tasks.spawn(async move {
-            let _place = place;
+            let _places = (place, own_place);
             app.metrics.connections.fetch_add(1, Ordering::Relaxed);
             // Answers are written whole; waiting for more to send only adds latency.
             let _ = stream.set_nodelay(true);
             tokio::select! {
-                () = connection(builder, router, stream, stop, app.config.http.header_timeout.duration()) => {}
+                () = connection(builder, router, (stream, peer), stop, &app) => {}
                 () = abort.cancelled() => {}
             }
             app.metrics.connections.fetch_sub(1, Ordering::Relaxed);
         });
+    }
+
+    /// Says why, as far as that fits into the connection's empty buffer, and closes it.
+    fn refuse(&self, stream: &TcpStream, peer: SocketAddr) {
+        let limit = self.app.config.clients.connections_max;
+        tracing::debug!(%peer, limit, "a client has too many connections");
+        let problem = Problem::new(ErrorCode::RateLimited, format!("this client has {limit} connections open already"))
+            .limit(limit as u64)
+            .retry_after_ms(RETRY_AFTER_MS);
+        // A peer that is gone already need not be told.
+        let _ = stream.try_write(&stream::answer(problem, &self.app.numbers));
     }
 }
 
@@ -124,7 +144,7 @@ async fn accept(listener: TcpListener, connections: Connections) {
         tokio::select! {
             () = connections.stop.cancelled() => return,
             (accepted, place) = next => match (accepted, place) {
-                (Ok((stream, _)), Ok(place)) => connections.serve(stream, place),
+                (Ok((stream, peer)), Ok(place)) => connections.serve(stream, peer, place),
                 (Err(error), _) => {
                     tracing::warn!(%error, "cannot take a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -136,16 +156,25 @@ async fn accept(listener: TcpListener, connections: Connections) {
     }
 }
 
-async fn connection(builder: Builder<TokioExecutor>, router: Router, stream: TcpStream, stop: CancellationToken, first_request: Duration) {
+async fn connection(
+    builder: Builder<TokioExecutor>,
+    router: Router,
+    (stream, peer): (TcpStream, SocketAddr),
+    stop: CancellationToken,
+    app: &App,
+) {
     let spoken = Arc::new(AtomicBool::new(false));
     let service = {
         let spoken = spoken.clone();
-        router.map_request(move |request: Request<Incoming>| {
+        router.map_request(move |mut request: Request<Incoming>| {
             spoken.store(true, Ordering::Relaxed);
+            request.extensions_mut().insert(Peer(peer.ip()));
             request.map(Body::new)
         })
     };
-    let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
+    let io = TokioIo::new(ClientStream::new(stream, app.numbers.clone()));
+    let serving = builder.serve_connection_with_upgrades(io, TowerToHyperService::new(service));
+    let first_request = app.config.http.header_timeout.duration();
     tokio::pin!(serving);
     // The HTTP engine times the heads of HTTP/1 requests, but not the bytes that tell which version it is to be.
     let silent = tokio::time::sleep(first_request);

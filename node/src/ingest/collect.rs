@@ -1,14 +1,20 @@
-//! Collects the encoded body in the pieces it arrives in, never more than its limit, never without room taken before.
+//! Collects the encoded body in the pieces it arrives in, never more than its limit.
+//!
+//! Room is taken as the body arrives, a little ahead of it, and not for what its sender claims: a claim costs nothing, and a few idle connections could
+//! hold all room by it. While room is short, a body that dawdles gives back what it has.
+
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use tallymesh_actors::admission::{Admission, Room};
 use tallymesh_protocol::error::{ErrorCode, Problem};
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::{Limits, refused, room_for};
-use crate::http::body_problem;
-use crate::limits::{CHUNKED_ROOM_STEP_BYTES, PIECE_BYTES_MIN};
+use crate::http::{TooSlow, body_problem};
+use crate::limits::{BODY_RATE_WINDOW_BUSY, BODY_ROOM_AHEAD_BYTES_MAX, BODY_ROOM_FIRST_BYTES, PIECE_BYTES_MIN};
 
 pub async fn collect(
     admission: &Admission,
@@ -20,20 +26,75 @@ pub async fn collect(
     if content_length.is_some_and(|length| length > max) {
         return Err(too_large(max));
     }
-    let mut room = room_for(admission, content_length.unwrap_or(CHUNKED_ROOM_STEP_BYTES.min(max))).await?;
+    let expected = content_length.unwrap_or(max);
+    let mut room = room_for(admission, BODY_ROOM_FIRST_BYTES.min(expected)).await?;
+    let mut pace = BusyPace::new(limits.busy_bytes_per_s_min);
     let mut pieces = Pieces::default();
-    while let Some(frame) = body.frame().await {
+    loop {
+        let frame = tokio::select! {
+            biased;
+            frame = body.frame() => frame,
+            slow = pace.fallen_behind(admission) => return Err(slow.into()),
+        };
+        let Some(frame) = frame else { break };
         let Ok(data) = frame.map_err(body_problem)?.into_data() else { continue };
         let bytes = pieces.bytes + data.len();
         if bytes > max {
             return Err(too_large(max));
         }
-        if bytes > room.bytes() {
-            room.resize((bytes + CHUNKED_ROOM_STEP_BYTES).min(max)).await.map_err(refused)?;
-        }
+        pace.window_bytes += data.len();
         pieces.push(data);
+        let ahead = bytes.clamp(BODY_ROOM_FIRST_BYTES, BODY_ROOM_AHEAD_BYTES_MAX);
+        if bytes + ahead / 2 > room.bytes() && room.bytes() < expected.max(bytes) {
+            room.resize_within((bytes + ahead).min(expected).max(bytes), patience(&room, bytes, expected)).await.map_err(refused)?;
+            pace.restart();
+        }
     }
     Ok((pieces.finish(), room))
+}
+
+/// The more of a body is there, the longer it waits for the rest of its room: among bodies that cannot all be finished, those give way that lose least.
+fn patience(room: &Room, bytes: usize, expected: usize) -> Duration {
+    let arrived = bytes as f64 / expected.max(1) as f64;
+    room.patience().mul_f64(1.0 + arrived.min(1.0))
+}
+
+/// How fast a body comes while other requests wait for the room that it holds.
+struct BusyPace {
+    bytes_per_s_min: usize,
+    /// Made when the body is first waited for.
+    windows: Option<tokio::time::Interval>,
+    window_bytes: usize,
+}
+
+impl BusyPace {
+    fn new(bytes_per_s_min: usize) -> Self {
+        Self { bytes_per_s_min, windows: None, window_bytes: 0 }
+    }
+
+    /// The window starts again: the sender was not listened to.
+    fn restart(&mut self) {
+        self.window_bytes = 0;
+        if let Some(windows) = &mut self.windows {
+            windows.reset();
+        }
+    }
+
+    /// Ends when too little came in a whole window and room is short.
+    async fn fallen_behind(&mut self, admission: &Admission) -> TooSlow {
+        loop {
+            let windows = self.windows.get_or_insert_with(|| {
+                let mut windows = tokio::time::interval_at(Instant::now() + BODY_RATE_WINDOW_BUSY, BODY_RATE_WINDOW_BUSY);
+                windows.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                windows
+            });
+            windows.tick().await;
+            let came = std::mem::take(&mut self.window_bytes);
+            if came < self.bytes_per_s_min * BODY_RATE_WINDOW_BUSY.as_secs() as usize && admission.is_pressed() {
+                return TooSlow::Rate { bytes_per_s: self.bytes_per_s_min as u64 };
+            }
+        }
+    }
 }
 
 fn too_large(max: usize) -> Problem {

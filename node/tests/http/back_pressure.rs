@@ -32,8 +32,10 @@ async fn bodies_in_flight_are_bounded_and_room_comes_back() {
         c.ingest.admission_wait = Period::ms(20);
     })
     .await;
-    let held = [connect(&node, UNFINISHED).await, connect(&node, UNFINISHED).await];
-    node.until("tallymesh_admission_held_bytes", |held| held >= 16_000_000.0).await;
+    // Sent in full but for the end: what has arrived is held, not what was claimed.
+    let most = format!("{UNFINISHED}{}", " ".repeat(7_999_000));
+    let held = [connect(&node, &most).await, connect(&node, &most).await];
+    node.until("tallymesh_admission_held_bytes", |held| held >= 15_990_000.0).await;
     let refused = node.post_ndjson(lines(0..20_000)).await;
     assert_eq!(refused.problem(), (429, "overloaded"));
     assert_eq!(refused.headers["retry-after"], "1");
@@ -84,6 +86,9 @@ async fn a_nearly_full_disk_refuses_writes_answers_questions_and_recovers() {
     assert_eq!(refused.problem(), (507, "disk_full"));
     let health = node.get("/health").await;
     assert_eq!((health.status, health.body["status"].as_str()), (200, Some("degraded")));
+    assert_eq!(node.get("/ready").await.problem(), (507, "disk_full"), "it cannot take writes");
+    assert_eq!(node.metric("tallymesh_ready").await, 0.0);
+    assert!(node.get("/v1/query?metric=page_view&range=1h").await.is_ok());
     assert_eq!(node.metric("tallymesh_disk_read_only").await, 1.0);
     free_bytes.store(1 << 39, Ordering::Relaxed);
     // Nobody has to write for it to notice.

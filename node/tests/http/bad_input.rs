@@ -3,8 +3,9 @@
 use reqwest::Method;
 use reqwest::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::harness::{TestNode, answer, gzip, lines, lz4, zstd};
+use super::harness::{TestNode, answer, gzip, in_time, lines, lz4, zstd};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
@@ -102,12 +103,14 @@ async fn pages_that_are_not_there_and_methods_that_do_not_work_are_problems_too(
         ("/v1/dead-letters?limit=0", "limit"),
         ("/v1/dead-letters?limit=1001", "limit"),
         ("/v1/dead-letters?cursor=forged", "cursor"),
+        ("/v1/dead-letters?limit=1&limit=2", "limit"),
+        ("/v1/dead-letters?colour=red", "colour"),
     ] {
         let got = node.get(path).await;
         assert_eq!((got.problem(), got.body["field"].as_str()), ((422, "bad_parameter"), Some(field)), "{path}");
     }
     // Refused by the framework, in plain text, before a handler sees it.
-    assert_eq!(node.get("/v1/dead-letters?colour=red").await.problem(), (400, "bad_request"));
+    assert_eq!(node.get("/v1/tail?filter=%FF").await.problem(), (400, "bad_request"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -120,4 +123,135 @@ async fn a_retry_with_a_bad_body_is_refused() {
     assert_eq!(node.post_json("/v1/dead-letters/retry", &many).await.problem(), (422, "bad_parameter"));
     let large = node.request(Method::POST, "/v1/dead-letters/retry").header(CONTENT_ENCODING, "identity").body(vec![b' '; (1 << 20) + 1]);
     assert_eq!(answer(large).await.problem(), (413, "body_too_large"));
+}
+
+/// Sends bytes as they are and reads the answer to its end: status line and problem.
+async fn raw(node: &TestNode, bytes: &[u8]) -> (String, serde_json::Value) {
+    let mut stream = tokio::net::TcpStream::connect(node.node().address()).await.expect("connected");
+    let mut text = Vec::new();
+    // The node may answer and close before it has read everything.
+    let _ = stream.write_all(bytes).await;
+    let _ = in_time("an answer", stream.read_to_end(&mut text)).await;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer but {text:?}"));
+    let problem: serde_json::Value = serde_json::from_str(body).unwrap_or_else(|e| panic!("{e}: {text}"));
+    assert!(
+        head.contains("content-type: application/problem+json") && head.contains(problem["request_id"].as_str().expect("an id")),
+        "{text}"
+    );
+    (head.lines().next().expect("a line").to_owned(), problem)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_http_request_is_refused_with_a_problem_too() {
+    let node = TestNode::start().await;
+    let many: String = (0..200).map(|i| format!("x-{i}: 1\r\n")).collect();
+    for (name, bytes, status, code) in [
+        ("a long address", format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "a".repeat(70_000)), "HTTP/1.1 414 URI Too Long", "uri_too_long"),
+        (
+            "many headers",
+            format!("GET / HTTP/1.1\r\nhost: x\r\n{many}\r\n"),
+            "HTTP/1.1 431 Request Header Fields Too Large",
+            "head_too_large",
+        ),
+        (
+            "a long header",
+            format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "a".repeat(300_000)),
+            "HTTP/1.1 431 Request Header Fields Too Large",
+            "head_too_large",
+        ),
+        ("no HTTP", "hello there, how are you?\r\n\r\n".to_owned(), "HTTP/1.1 400 Bad Request", "bad_request"),
+        ("a control character", "GET / HTTP/1.1\r\nhost: \u{1}\r\n\r\n".to_owned(), "HTTP/1.1 400 Bad Request", "bad_request"),
+        (
+            "two lengths",
+            "POST /v1/events HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n".to_owned(),
+            "HTTP/1.1 400 Bad Request",
+            "bad_request",
+        ),
+    ] {
+        let (line, problem) = raw(&node, bytes.as_bytes()).await;
+        assert_eq!((line.as_str(), problem["code"].as_str()), (status, Some(code)), "{name}: {problem}");
+    }
+    assert!(node.get("/health").await.is_ok());
+}
+
+/// Name, one event as it is sent, then the code it is refused with, or none.
+type EventCase = (&'static str, Vec<u8>, Option<&'static str>);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_kind_of_bad_event_has_its_code_and_its_neighbours_are_counted() {
+    let node = TestNode::start().await;
+    let text = |text: &str| text.as_bytes().to_vec();
+    let with = |fields: &str| format!("{{\"event\":\"case\",{fields}}}").into_bytes();
+    let keys = |n: usize| format!("{{\"event\":\"case\"{}}}", (0..n).map(|i| format!(",\"k{i}\":{i}")).collect::<String>()).into_bytes();
+    let now = node.node().app().now_ms();
+    let cases: Vec<EventCase> = vec![
+        ("a number as a name", text("{\"event\":7}"), Some("wrong_type")),
+        ("no name", text("{\"value\":1}"), Some("missing_field")),
+        ("an empty name", text("{\"event\":\"\"}"), Some("bad_name")),
+        ("a name of 10 kB", format!("{{\"event\":\"{}\"}}", "n".repeat(10_000)).into_bytes(), Some("bad_name")),
+        ("a control character", text("{\"event\":\"a\\u0000b\"}"), Some("bad_name")),
+        ("two names", text("{\"event\":\"a\",\"event_name\":\"b\"}"), Some("bad_name")),
+        ("an event of 1 MiB", with(&format!("\"x\":\"{}\"", "x".repeat(1 << 20))), Some("too_large")),
+        ("a million keys", keys(1_000_000), Some("too_large")),
+        ("as many keys as fit", keys(15_000), None),
+        ("duplicate keys", with("\"value\":1,\"value\":2"), None),
+        ("duplicate keys of properties", with("\"properties\":{\"a\":1,\"a\":2}"), None),
+        ("a lone surrogate", text("{\"event\":\"\\ud800\"}"), Some("bad_json")),
+        ("a lone surrogate in a property", with("\"x\":\"\\udc00\""), Some("bad_json")),
+        ("invalid UTF-8", b"{\"event\":\"\xff\"}".to_vec(), Some("bad_json")),
+        ("a number out of range", with("\"value\":1e999"), Some("bad_value")),
+        ("NaN", with("\"value\":NaN"), Some("bad_json")),
+        ("infinity", with("\"value\":-Infinity"), Some("bad_json")),
+        ("a number as text", with("\"value\":\"1\""), Some("wrong_type")),
+        ("1970", with("\"timestamp\":\"1970-01-01T00:00:00Z\""), Some("expired")),
+        ("1970 as a number", with("\"timestamp\":0"), Some("expired")),
+        ("9999", with("\"timestamp\":\"9999-12-31T23:59:59Z\""), Some("future")),
+        ("beyond every calendar", with("\"timestamp\":1e30"), Some("bad_timestamp")),
+        ("a time as text of digits", with(&format!("\"timestamp\":\"{now}\"")), Some("bad_timestamp")),
+        ("no such day", with("\"timestamp\":\"2026-02-30T00:00:00Z\""), Some("bad_timestamp")),
+        ("a time without an offset", with("\"timestamp\":\"2026-02-03T00:00:00\""), Some("bad_timestamp")),
+        ("a leap second", with("\"timestamp\":\"2025-12-31T23:59:60Z\""), None),
+        ("an offset of 5:45", with("\"timestamp\":\"2026-02-03T00:00:00+05:45\""), None),
+        ("a numeric user", with("\"user_id\":7"), None),
+        ("a broken user", with("\"user_id\":7.5"), Some("wrong_type")),
+        ("a user of many", with("\"user_id\":[1]"), Some("wrong_type")),
+        ("a depth to kill a parser", with(&format!("\"x\":{}1{}", "[".repeat(100_000), "]".repeat(100_000))), Some("too_deep")),
+    ];
+    let mut counted = 0;
+    for (case, (name, event, code)) in cases.into_iter().enumerate() {
+        let good = |which: &str| format!("{{\"event\":\"good\",\"event_id\":\"{case}{which}\"}}\n").into_bytes();
+        let body = [good("a"), event, b"\n".to_vec(), good("b")].concat();
+        let request = node.request(Method::POST, "/v1/events").header(NDJSON.0, NDJSON.1).header(GZIP.0, GZIP.1);
+        let got = answer(request.body(gzip(&body))).await;
+        let rejected = got.body["rejected"].as_array().unwrap_or_else(|| panic!("{name}: {got:?}")).first();
+        assert_eq!(rejected.and_then(|r| r["code"].as_str()), code, "{name}: {got:?}");
+        assert!(rejected.is_none_or(|r| r["index"] == 1 && r["detail"].is_string()), "{name}: {got:?}");
+        assert_eq!((got.status, got.body["count"].as_u64()), (200, Some(if code.is_some() { 2 } else { 3 })), "{name}: {got:?}");
+        counted += 2;
+    }
+    let good = node.get("/v1/query?metric=good&range=1h").await;
+    assert_eq!(good.body["data"][0]["values"]["count"].as_u64(), Some(counted));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_kind_of_bad_question_has_its_code() {
+    let node = TestNode::start().await;
+    node.post_ndjson(lines(0..10)).await;
+    for (query, status, code, help) in [
+        ("metric=pageview&range=1h", 404, "unknown_metric", ("did_you_mean", "page_view")),
+        ("metric=page_view&range=1h&group_by=countri", 422, "unknown_dimension", ("did_you_mean", "country")),
+        ("metric=page_view&range=1h&filter=devise:tv", 422, "unknown_dimension", ("did_you_mean", "device")),
+        ("metric=page_view&range=400d&step=1m", 422, "too_many_points", ("suggested_step", "15m")),
+        ("metric=page_view&from=2026-02-01&to=2026-01-01", 422, "bad_range", ("field", "from")),
+        ("metric=page_view&range=1h&limit=0", 422, "bad_parameter", ("field", "limit")),
+        ("metric=page_view&range=1h&cursor=Zm9yZ2Vk", 422, "bad_parameter", ("field", "cursor")),
+        ("metric=page_view&range=1h&tz=Kathmandu", 422, "bad_time_zone", ("did_you_mean", "Asia/Kathmandu")),
+        ("metric=page_view&range=1h&cache=yes", 422, "bad_parameter", ("field", "cache")),
+        ("metric=page_view&range=1h&agg=median", 422, "bad_parameter", ("did_you_mean", "p50")),
+        ("metric=%FF&range=1h", 400, "bad_request", ("title", "the request cannot be understood")),
+    ] {
+        let got = node.get(&format!("/v1/query?{query}")).await;
+        assert_eq!((got.problem(), got.body[help.0].as_str()), ((status, code), Some(help.1)), "{query}");
+    }
 }

@@ -1,6 +1,7 @@
 //! The program as a child: its exit codes, its signals, its words.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 
@@ -74,6 +75,8 @@ fn wrong_settings_exit_with_2_and_name_the_key() {
     };
     let (code, error) = with(&["--set", "http.adr=x"]);
     assert!(code == 2 && error.contains("http.adr") && error.contains("did you mean `http.addr`"), "{code} {error}");
+    let (code, error) = with(&["--set", "retention.minute=3y"]);
+    assert!(code == 2 && error.contains("retention.minute") && error.contains("retention.hour"), "{code} {error}");
     let (code, error) = with(&["--config", "/nowhere/cluster.toml"]);
     assert!(code == 2 && error.contains("/nowhere/cluster.toml"), "{code} {error}");
     let (code, error) = with(&["--no-such-flag"]);
@@ -98,6 +101,64 @@ fn a_signal_ends_it_with_0_and_what_cannot_start_exits_with_1() {
         rustix::process::kill_process(id, signal).expect("signalled");
         assert_eq!(node.child.wait().expect("ended").code(), Some(0));
     }
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_named() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let mut command = serve(dir.path());
+    // Nobody can make a directory here, not even the superuser.
+    command.args(["--data-dir", "/proc/tallymesh"]);
+    let (code, error) = run(command);
+    assert!(code == 1 && error.contains("/proc/tallymesh"), "{code} {error}");
+}
+
+/// The sum of a metric's series, by a client that keeps no connection.
+fn metric(url: &str, name: &str) -> f64 {
+    let mut stream = TcpStream::connect(url.strip_prefix("http://").expect("a URL")).expect("connected");
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").expect("sent");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("answered");
+    let line = text.lines().find(|l| l.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
+    line.and_then(|l| l.rsplit(' ').next()?.parse().ok()).unwrap_or_else(|| panic!("{name} in {text}"))
+}
+
+#[test]
+fn five_thousand_idle_connections_cost_little_and_the_node_goes_on() {
+    const IDLE: usize = 5_000;
+    // As most shells and service managers start it: fewer files than connections, unless the node raises the limit itself.
+    tallymesh_node::open_files::raise_limit();
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let mut program = Command::new("sh");
+    program.args(["-c", "ulimit -Sn 1024; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_tallymesh")]);
+    let of_serve = serve(dir.path());
+    program.args(of_serve.get_args()).args(["--set", &format!("clients.connections_max={}", IDLE + 1)]);
+    program.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let node = Running::start(program);
+    let address = node.url.strip_prefix("http://").expect("a URL");
+    let before = metric(&node.url, "process_resident_memory_bytes");
+    let idle: Vec<TcpStream> = (0..IDLE)
+        .map(|i| {
+            let mut stream = TcpStream::connect(address).expect("connected");
+            if i % 2 == 0 {
+                // Half of them have asked something and stay open.
+                stream.write_all(b"GET /ready HTTP/1.1\r\nhost: x\r\n\r\n").expect("sent");
+                let read = stream.read(&mut [0; 1_024]).expect("answered");
+                assert!(read > 0);
+            }
+            stream
+        })
+        .collect();
+    assert!(metric(&node.url, "tallymesh_http_connections") >= IDLE as f64);
+    let each = (metric(&node.url, "process_resident_memory_bytes") - before) / IDLE as f64;
+    println!("{each:.0} bytes of memory for each idle connection");
+    assert!(each < 48_000.0, "{each} bytes for each idle connection");
+    // One place is left for this client; the next one is told so.
+    let _last = TcpStream::connect(address).expect("connected");
+    let mut refused = String::new();
+    let _ = TcpStream::connect(address).expect("connected").read_to_string(&mut refused);
+    assert!(refused.starts_with("HTTP/1.1 429 ") && refused.contains("rate_limited"), "{refused}");
+    drop(idle);
 }
 
 #[test]

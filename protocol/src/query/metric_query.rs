@@ -79,6 +79,8 @@ pub struct MetricQuery {
     pub format: ResponseFormat,
     /// Read-your-writes token of an ack, not looked into here.
     pub token: Option<String>,
+    /// An answer given before will do, as long as it says how old it is.
+    pub may_be_cached: bool,
     /// Where the last page ended; `range` is then the one that the first page was read for.
     pub after: Option<PagePosition>,
     /// The same for every page of one query.
@@ -103,8 +105,6 @@ impl MetricQuery {
             let (first, position) = cursor::decode(fingerprint, text)?;
             (range, after) = (first, Some(position));
         }
-        // A cached answer may be older than this one will be; never caching satisfies both.
-        choice(params, "cache", &[("off", ()), ("on", ())])?;
         Ok(Self {
             metric,
             aggregates: aggregates(params.get("agg").unwrap_or("count"))?,
@@ -125,6 +125,7 @@ impl MetricQuery {
             timeout_ms: number(params, "timeout_ms", QUERY_TIMEOUT_MS_MAX)?,
             format: choice(params, FORMAT, &[("json", ResponseFormat::Json), ("csv", ResponseFormat::Csv)])?.unwrap_or_default(),
             token: params.get("token").map(str::to_owned),
+            may_be_cached: choice(params, "cache", &[("off", false), ("on", true)])?.unwrap_or_default(),
             after,
             fingerprint,
             zone,

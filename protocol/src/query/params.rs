@@ -118,10 +118,19 @@ impl QueryParams {
         &self.filters
     }
 
+    /// Every name and value that changes an answer, in a fixed order: equal questions, asked at one moment, have equal texts.
+    pub fn question(&self) -> String {
+        self.text_without(&["timeout_ms", "token", "cache", FORMAT])
+    }
+
     /// Every name and value that changes what rows there are and their order, in a fixed order: equal for every page of a query.
     pub fn canonical(&self) -> String {
+        self.text_without(&PAGING)
+    }
+
+    fn text_without(&self, left_out: &[&str]) -> String {
         let mut out = String::new();
-        let all = self.single.iter().filter(|(n, _)| !PAGING.contains(n)).map(|(n, v)| (*n, v));
+        let all = self.single.iter().filter(|(n, _)| !left_out.contains(n)).map(|(n, v)| (*n, v));
         for (name, value) in all.chain(self.filters.iter().map(|f| ("filter", f))) {
             out.push_str(&format!("{name}={}:{value}\n", value.len()));
         }

@@ -3,9 +3,10 @@
 use rkyv::util::AlignedVec;
 use tallymesh_protocol::batch::{self, ArchivedShardBatch, BATCH_ALIGN, BatchError};
 use tallymesh_protocol::command::{CommandBody, CommandError, CommandView, ShardSettings};
-use tallymesh_protocol::time::DAY_MS;
+use tallymesh_protocol::time::{DAY_MS, Grain};
 
 use super::keys::{Admitted, KeyId};
+use super::late::LateRows;
 use super::{ShardState, window_settings};
 use crate::dedup::INSERT_CHUNK;
 use crate::windows::Row;
@@ -149,6 +150,8 @@ impl ShardState {
         let mut derived = 0;
         let horizon_ms = i64::try_from(self.settings.dedup_horizon_ms).unwrap_or(i64::MAX);
         let oldest_ms = self.stamp_ms.saturating_sub(horizon_ms);
+        let lateness_ms = i64::try_from(self.settings.lateness_ms).unwrap_or(i64::MAX);
+        let mut late = LateRows::new(&self.late, Grain::Minute.floor(self.stamp_ms.saturating_sub(lateness_ms).max(-EVENT_TIME_MS_MAX)));
         let mut hashes = [0u128; INSERT_CHUNK];
         for (chunk, ids) in batch.ids.chunks(INSERT_CHUNK).enumerate() {
             for (hash, id) in hashes.iter_mut().zip(ids) {
@@ -174,6 +177,7 @@ impl ShardState {
                     value: batch.values[event].to_native(),
                 };
                 self.windows.append(self.stamp_ms, row);
+                late.note(row.time_ms);
                 outcome.counted += 1;
                 self.counters.id_sum = self.counters.id_sum.wrapping_add(hash as u64);
                 self.counters.older_than_horizon += u64::from(row.time_ms < oldest_ms);

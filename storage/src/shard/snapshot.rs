@@ -1,6 +1,7 @@
 //! Saving a shard and opening it again. A snapshot writes what is new as immutable files and then one manifest that names all of them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -176,6 +177,7 @@ impl ShardState {
             windows: WindowStore::load(&manifest.windows, window_settings(&settings), files)?,
             settings,
             saved_index: Some(manifest.applied_index),
+            late: Arc::default(),
         })
     }
 }

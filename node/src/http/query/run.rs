@@ -10,6 +10,7 @@ use tallymesh_protocol::hash::DEFAULT_TENANT;
 use tallymesh_protocol::plan::Retention;
 use tallymesh_protocol::query::{Gathered, Leg, MetricQuery, PreparedQuery, QueryParams, unknown_metric};
 
+use super::cache::Question;
 use crate::http::App;
 
 /// Answers above this many cells are merged beside the threads that serve other requests.
@@ -30,31 +31,100 @@ pub(in crate::http) async fn run(app: &App, params: &QueryParams) -> Result<(Arc
 /// # Errors
 /// As [`run`].
 pub(in crate::http) async fn run_at(app: &App, params: &QueryParams, now_ms: i64) -> Result<(Arc<PreparedQuery>, Answer), Problem> {
+    let _own_place = app.clients.admit_query()?;
     let clock = &app.machine.clock;
     let started = clock.monotonic();
+    let took = || clock.monotonic().saturating_sub(started);
+    let prepared = prepare(app, params, now_ms)?;
+    let timeout = timeout_of(app, &prepared);
+    let mut answer = if may_be_cached(&prepared) {
+        // Others may come to wait for it, with more time than this one has.
+        let evaluate = evaluate(app, &prepared, timeout.max(app.config.query.timeout.duration()));
+        cached(app, "query", params, &prepared, now_ms, evaluate).await?
+    } else {
+        evaluate(app, &prepared, timeout).await?
+    };
+    answer.receipt.took_ms = took().as_millis() as u64;
+    app.metrics.queried(clock.monotonic(), took());
+    Ok((prepared, answer))
+}
+
+/// What is put together from several queries, kept as one: parts of different age do not fit together. `params` say the range and whether it may be kept;
+/// `evaluate` must not ask the cache itself.
+///
+/// # Errors
+/// As [`run`].
+pub(in crate::http) async fn together(
+    app: &App,
+    kind: &str,
+    params: &QueryParams,
+    now_ms: i64,
+    evaluate: impl Future<Output = Result<Answer, Problem>>,
+) -> Result<Answer, Problem> {
+    let started = app.monotonic();
+    let prepared = prepare(app, params, now_ms)?;
+    if !may_be_cached(&prepared) {
+        return evaluate.await;
+    }
+    // What it is put together from is counted when it is evaluated.
+    drop(app.clients.admit_query()?);
+    let mut answer = cached(app, kind, params, &prepared, now_ms, evaluate).await?;
+    answer.receipt.took_ms = app.monotonic().saturating_sub(started).as_millis() as u64;
+    Ok(answer)
+}
+
+fn prepare(app: &App, params: &QueryParams, now_ms: i64) -> Result<Arc<PreparedQuery>, Problem> {
     let query = MetricQuery::parse(params, now_ms)?;
-    let timeout = query.timeout_ms.map_or(app.config.query.timeout.duration(), Duration::from_millis);
     let retention = &app.config.retention;
     let retention = Retention { minute_ms: retention.minute.as_ms(), hour_ms: retention.hour.as_ms(), day_ms: retention.day.as_ms() };
-    let prepared = Arc::new(PreparedQuery::new(query, DEFAULT_TENANT, &app.mesh.definitions(), retention, now_ms)?);
-    let _place = app.queries.enter(timeout).await?;
-    let left = || timeout.saturating_sub(clock.monotonic().saturating_sub(started));
+    Ok(Arc::new(PreparedQuery::new(query, DEFAULT_TENANT, &app.mesh.definitions(), retention, now_ms)?))
+}
 
-    let (current, fresh) = ask(app, &prepared, &prepared.current, left()).await?;
+fn timeout_of(app: &App, prepared: &PreparedQuery) -> Duration {
+    prepared.query.timeout_ms.map_or(app.config.query.timeout.duration(), Duration::from_millis)
+}
+
+/// Who brings a token wants to see a certain write: only a new answer is sure to have it.
+fn may_be_cached(prepared: &PreparedQuery) -> bool {
+    prepared.query.may_be_cached && prepared.query.token.is_none()
+}
+
+async fn cached(
+    app: &App,
+    kind: &str,
+    params: &QueryParams,
+    prepared: &PreparedQuery,
+    now_ms: i64,
+    evaluate: impl Future<Output = Result<Answer, Problem>>,
+) -> Result<Answer, Problem> {
+    let question = Question::new(kind, params, prepared, app.config.windows.lateness.as_ms(), now_ms);
+    let answer = app.cache.answer(question, |ranges| app.mesh.late_changes(ranges), evaluate);
+    tokio::time::timeout(timeout_of(app, prepared) + OVERTIME, answer).await.map_err(|_| late())?
+}
+
+fn late() -> Problem {
+    Problem::new(ErrorCode::QueryTimeout, "the shards did not answer in time; ask for less, or set `timeout_ms`")
+}
+
+async fn evaluate(app: &App, prepared: &Arc<PreparedQuery>, timeout: Duration) -> Result<Answer, Problem> {
+    let clock = &app.machine.clock;
+    let started = clock.monotonic();
+    let _place = app.queries.enter(timeout).await?;
+    app.metrics.evaluated.add(1);
+    let left = || timeout.saturating_sub(clock.monotonic().saturating_sub(started));
+    let (current, fresh) = ask(app, prepared, &prepared.current, left()).await?;
     let (earlier, fresh) = match &prepared.earlier {
         None => (None, fresh),
         Some(leg) => {
-            let (earlier, fresh_then) = ask(app, &prepared, leg, left()).await?;
+            let (earlier, fresh_then) = ask(app, prepared, leg, left()).await?;
             (Some(earlier), fresh.max(fresh_then))
         }
     };
     let took = clock.monotonic().saturating_sub(started);
-    let answer = prepared.answer(current, earlier, fresh.as_millis() as u64, took.as_millis() as u64)?;
-    Ok((prepared, answer))
+    prepared.answer(current, earlier, fresh.as_millis() as u64, took.as_millis() as u64)
 }
 
 async fn ask(app: &App, prepared: &Arc<PreparedQuery>, leg: &Leg, left: Duration) -> Result<(Gathered, Duration), Problem> {
-    let late = || Problem::new(ErrorCode::QueryTimeout, "the shards did not answer in time; ask for less, or set `timeout_ms`");
     if left.is_zero() {
         return Err(late());
     }
