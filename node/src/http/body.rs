@@ -11,7 +11,7 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tallymesh_protocol::error::{ErrorCode, Problem};
 use tokio::time::{Instant, Sleep};
 
-use crate::limits::{BODY_RATE_WINDOW, SMALL_BODY_BYTES_MAX};
+use crate::limits::{BODY_RATE_WINDOW, BODY_RATE_WINDOW_BUSY, SMALL_BODY_BYTES_MAX};
 
 /// The body did not arrive in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +47,10 @@ pub struct DeadlineBody {
     waiting: Option<Waiting>,
     /// Bytes since the window began.
     window_bytes: u64,
+    /// The reader was waiting when it was last here.
+    was_pending: bool,
+    /// The window ended while the reader was waiting; what came in it is yet to be judged.
+    overdue: bool,
 }
 
 struct Waiting {
@@ -56,7 +60,7 @@ struct Waiting {
 
 impl DeadlineBody {
     pub fn new(inner: Body, pace: Pace) -> Self {
-        Self { inner, pace, waiting: None, window_bytes: 0 }
+        Self { inner, pace, waiting: None, window_bytes: 0, was_pending: false, overdue: false }
     }
 
     /// Called while there is nothing to read.
@@ -73,16 +77,20 @@ impl DeadlineBody {
             if self.window_bytes < bytes_per_s_min.saturating_mul(BODY_RATE_WINDOW.as_secs()) {
                 return Poll::Ready(TooSlow::Rate { bytes_per_s: bytes_per_s_min });
             }
-            self.window_bytes = 0;
+            (self.window_bytes, self.overdue) = (0, false);
             waiting.window.as_mut().reset(Instant::now() + BODY_RATE_WINDOW);
         }
+        self.was_pending = true;
         Poll::Pending
     }
 
     fn arrived(&mut self, bytes: u64) {
         self.window_bytes += bytes;
-        // The window went by while nobody read: that says nothing about the sender.
-        if let Some(waiting) = self.waiting.as_mut().filter(|w| w.window.deadline() <= Instant::now()) {
+        let was_pending = std::mem::take(&mut self.was_pending);
+        let Some(waiting) = self.waiting.as_mut().filter(|w| w.window.deadline() <= Instant::now()) else { return };
+        self.overdue |= was_pending;
+        // A window that went by while nobody read says nothing about the sender.
+        if !self.overdue {
             self.window_bytes = 0;
             waiting.window.as_mut().reset(Instant::now() + BODY_RATE_WINDOW);
         }
@@ -145,13 +153,79 @@ pub async fn small_body(body: Body) -> Result<Bytes, Problem> {
     }
 }
 
-/// Reads on and throws away, up to `bytes_max` and as long as the body keeps its pace.
-pub async fn discard(body: &mut Body, bytes_max: usize) {
-    let mut left = bytes_max;
-    while let Some(Ok(frame)) = body.frame().await {
-        match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
-            Some(rest) => left = rest,
-            None => return,
+/// Reads on and throws away, up to `bytes_max` and as long as the body comes at `bytes_per_s_min` or faster.
+pub async fn discard(body: &mut Body, bytes_max: usize, bytes_per_s_min: u64) {
+    let began = Instant::now();
+    let mut read = 0;
+    while read <= bytes_max {
+        let patience = BODY_RATE_WINDOW_BUSY + Duration::from_millis(1_000 * read as u64 / bytes_per_s_min.max(1));
+        let Ok(Some(Ok(frame))) = tokio::time::timeout_at(began + patience, body.frame()).await else { return };
+        read += frame.data_ref().map_or(0, Bytes::len);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+    use tokio_stream::wrappers::ReceiverStream;
+
+    use super::*;
+
+    const PACE: Pace = Pace { limit: Duration::from_secs(60), bytes_per_s_min: 10 };
+
+    /// Pieces, each that many milliseconds after the one before, and never an end.
+    fn body(pieces: &'static [(u64, usize)]) -> Body {
+        let pieces = futures::stream::iter(pieces).then(|(ms, bytes)| async move {
+            tokio::time::sleep(Duration::from_millis(*ms)).await;
+            Ok::<_, std::io::Error>(Bytes::from(vec![b' '; *bytes]))
+        });
+        Body::new(DeadlineBody::new(Body::from_stream(pieces.chain(futures::stream::pending())), PACE))
+    }
+
+    /// When it failed, in seconds, and why.
+    async fn fails(mut body: Body) -> (u64, u64) {
+        let began = Instant::now();
+        loop {
+            match body.frame().await.expect("never ends") {
+                Ok(_) => {}
+                Err(error) => return (began.elapsed().as_secs(), body_problem(error).limit.expect("a limit")),
+            }
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_is_given_up_in_the_first_window_that_is_too_slow() {
+        assert_eq!(fails(body(&[(100, 49)])).await, (5, 10));
+        assert_eq!(fails(body(&[(4_000, 50), (4_000, 50), (5_000, 49)])).await, (15, 10));
+        // A byte that comes at the very end of the window is no way round it.
+        assert_eq!(fails(body(&[(5_000, 1), (0, 1), (5_000, 1)])).await, (5, 10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_in_which_nobody_reads_is_not_the_senders() {
+        let (feed, pieces) = tokio::sync::mpsc::channel::<Result<Bytes, std::io::Error>>(8);
+        let mut body = Body::new(DeadlineBody::new(Body::from_stream(ReceiverStream::new(pieces)), PACE));
+        feed.send(Ok(Bytes::from_static(b"1"))).await.expect("room");
+        assert!(body.frame().await.expect("there").is_ok());
+        assert!(tokio::time::timeout(Duration::from_secs(1), body.frame()).await.is_err(), "waits");
+        feed.send(Ok(Bytes::from_static(b"2"))).await.expect("room");
+        assert!(body.frame().await.expect("there").is_ok());
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        feed.send(Ok(Bytes::from_static(b"3"))).await.expect("room");
+        assert!(body.frame().await.expect("there").is_ok());
+        assert!(tokio::time::timeout(Duration::from_secs(4), body.frame()).await.is_err(), "a new window");
+        assert!(body.frame().await.expect("there").is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_wants_is_read_out_only_as_long_as_it_comes_fast() {
+        let seconds = async |mut body: Body, bytes_max: usize| {
+            let began = Instant::now();
+            discard(&mut body, bytes_max, 100).await;
+            began.elapsed().as_secs()
+        };
+        assert_eq!(seconds(body(&[]), 1_000).await, 1);
+        assert_eq!(seconds(body(&[(500, 100), (500, 100)]), 1_000).await, 3);
+        assert_eq!(seconds(body(&[(0, 500), (0, 501)]), 1_000).await, 0);
     }
 }

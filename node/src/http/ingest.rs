@@ -55,7 +55,8 @@ async fn events(State(app): State<AppState>, request_id: RequestId, headers: Hea
         Err(problem) if problem.code == ErrorCode::RequestTimeout => Err(problem.into()),
         Err(problem) => {
             // A client that is still sending would see its connection break instead of the answer. Twice the limit, so that a body just past it is read out.
-            discard(&mut body, app.config.ingest.encoded_bytes_max.as_usize().saturating_mul(2)).await;
+            let bytes_max = app.config.ingest.encoded_bytes_max.as_usize().saturating_mul(2);
+            discard(&mut body, bytes_max, app.config.http.body_rate_min_busy.0).await;
             Err(problem.into())
         }
     }

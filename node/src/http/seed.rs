@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tallymesh_protocol::answer::{Answer, Row};
 use tallymesh_protocol::definition::FieldRef;
-use tallymesh_protocol::error::{ErrorCode, Problem, nearest};
+use tallymesh_protocol::error::{ErrorCode, Problem};
 use tallymesh_protocol::filter::Filter;
 use tallymesh_protocol::limits::ROWS_MAX;
 use tallymesh_protocol::query::{PreparedQuery, QueryParams};

@@ -1,5 +1,6 @@
 //! The listener: a bounded number of connections, each bounded in what it may hold and how long it may dawdle; HTTP/1.1 and HTTP/2 on one port.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +27,7 @@ use super::{App, AppState, router};
 use crate::limits::{
     ACCEPT_PAUSE, CONNECTION_BUFFER_BYTES_MAX, HTTP2_PING_INTERVAL, HTTP2_PING_TIMEOUT, HTTP2_STREAMS_MAX, RETRY_AFTER_MS,
 };
+use crate::open_files::connections_that_fit;
 
 pub struct Server {
     app: AppState,
@@ -104,7 +106,7 @@ impl Connections {
 
     fn serve(&self, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit) {
         let Some(own_place) = self.app.clients.connect(peer.ip()) else {
-            self.refuse(&stream, peer);
+            self.refuse(stream, peer);
             return;
         };
         let (builder, router, app) = (self.builder.clone(), self.router.clone(), self.app.clone());
@@ -123,14 +125,14 @@ impl Connections {
     }
 
     /// Says why, as far as that fits into the connection's empty buffer, and closes it.
-    fn refuse(&self, stream: &TcpStream, peer: SocketAddr) {
+    fn refuse(&self, stream: TcpStream, peer: SocketAddr) {
         let limit = self.app.config.clients.connections_max;
         tracing::debug!(%peer, limit, "a client has too many connections");
         let problem = Problem::new(ErrorCode::RateLimited, format!("this client has {limit} connections open already"))
             .limit(limit as u64)
             .retry_after_ms(RETRY_AFTER_MS);
-        // A peer that is gone already need not be told.
-        let _ = stream.try_write(&stream::answer(problem, &self.app.numbers));
+        // Written past the runtime, which does not know yet that there is room. A peer that is gone already need not be told.
+        let _ = stream.into_std().and_then(|mut stream| stream.write_all(&stream::answer(problem, &self.app.numbers)));
     }
 }
 
