@@ -156,6 +156,22 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_read_is_given_up() {
+        use tokio::io::AsyncWriteExt;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let (_client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let mut stream = ClientStream::new(accepted.expect("accepted").0, Arc::new(UniqueNumbers::new().expect("randomness")));
+        let began = Instant::now();
+        let error = loop {
+            if let Err(error) = stream.write_all(&[0; 1 << 16]).await {
+                break error;
+            }
+        };
+        assert_eq!((error.kind(), began.elapsed().as_secs()), (io::ErrorKind::TimedOut, WRITE_STALL_MAX.as_secs()));
+    }
+
     #[test]
     fn the_answer_is_a_whole_problem() {
         let numbers = UniqueNumbers::new().expect("randomness");
