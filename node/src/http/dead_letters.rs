@@ -1,21 +1,24 @@
 //! `GET /v1/dead-letters` and `POST /v1/dead-letters/retry`.
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::{Query, State};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tallymesh_protocol::error::{ErrorCode, Problem};
 use tallymesh_protocol::event::Rejection;
 use tallymesh_protocol::time::rfc3339;
 use tallymesh_storage::dead_letters::DeadLetter;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use super::openapi::{ListParameters, RetryProblems, RetryRequest, StoredProblems};
 use super::{AppState, HttpProblem, small_body};
 use crate::ingest::retry::{Retried, Selection};
 use crate::limits::{DEAD_LETTERS_PAGE_DEFAULT, DEAD_LETTERS_PAGE_MAX, RETRY_IDS_MAX};
 
-pub fn router() -> Router<AppState> {
-    Router::new().route("/v1/dead-letters", get(list)).route("/v1/dead-letters/retry", post(retry))
+pub fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(retry))
 }
 
 #[derive(Deserialize)]
@@ -25,11 +28,13 @@ struct ListParams {
     cursor: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeadLetterPage)]
 struct Page {
     /// Newest first.
     data: Vec<Shown>,
     /// For the next page; null after the last.
+    #[schema(required)]
     cursor: Option<String>,
     total: u64,
     bytes: u64,
@@ -37,9 +42,11 @@ struct Page {
     dropped: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeadLetter)]
 struct Shown {
     id: String,
+    #[schema(format = DateTime)]
     arrived: String,
     #[serde(flatten)]
     rejection: Rejection,
@@ -47,6 +54,7 @@ struct Shown {
     index: u32,
     /// `raw` is cut: the letter cannot be sent again.
     truncated: bool,
+    /// The event as received.
     raw: String,
 }
 
@@ -65,6 +73,13 @@ impl From<DeadLetter> for Shown {
     }
 }
 
+/// Refused events
+///
+/// Newest first, with the reason and the event as it came.
+#[utoipa::path(
+    get, path = "/v1/dead-letters", tag = "dead letters", params(ListParameters),
+    responses((status = 200, description = "One page.", body = Page), StoredProblems),
+)]
 async fn list(State(app): State<AppState>, Query(params): Query<ListParams>) -> Result<Json<Page>, HttpProblem> {
     let limit = match &params.limit {
         None => DEAD_LETTERS_PAGE_DEFAULT,
@@ -128,6 +143,13 @@ impl LetterId {
     }
 }
 
+/// Send refused events again
+///
+/// Those that are counted now leave the store. Doing it twice counts once.
+#[utoipa::path(
+    post, path = "/v1/dead-letters/retry", tag = "dead letters", request_body(content = Option<RetryRequest>, description = "Nothing means all."),
+    responses((status = 200, description = "What became of them.", body = Retried), RetryProblems),
+)]
 async fn retry(State(app): State<AppState>, body: Body) -> Result<Json<Retried>, HttpProblem> {
     let bytes = small_body(body).await?;
     let asked: RetryBody = if bytes.trim_ascii().is_empty() {
