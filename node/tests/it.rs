@@ -6,11 +6,14 @@ mod http {
     mod browsers;
     mod cardinality;
     mod dead_letters;
+    mod formats;
     mod harness;
     mod ingest;
     mod named;
+    mod openapi;
     mod ops;
     mod process;
     mod seed;
     mod tail;
+    mod token;
 }

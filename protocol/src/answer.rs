@@ -64,6 +64,7 @@ pub struct ShardsAnswered {
 
 /// What an answer covers, how fresh it is and how exact (Q3).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(description = "What an answer covers, how fresh it is and how exact.")]
 pub struct Receipt {
     /// Every asked shard answered with every acked write of the range.
     pub complete: bool,

@@ -19,8 +19,11 @@ const CLUSTER_BYTES: usize = 8;
 const CHECKSUM_BYTES: usize = 4;
 /// Longest LEB128 of 64 bits.
 const NUMBER_BYTES_MAX: usize = 10;
-/// Longest token, in characters: every shard there may be, with the largest numbers.
-pub const TOKEN_CHARS_MAX: usize = (1 + CLUSTER_BYTES + SHARDS_MAX * 2 * NUMBER_BYTES_MAX + CHECKSUM_BYTES).div_ceil(3) * 4;
+/// Numbers from here on take a second byte.
+const ONE_BYTE_END: usize = 0x80;
+/// Longest token, in characters: every shard there may be, each with the largest index. Shard numbers are told by their gaps, so hardly any takes two bytes.
+pub const TOKEN_CHARS_MAX: usize =
+    (1 + CLUSTER_BYTES + SHARDS_MAX * (1 + NUMBER_BYTES_MAX) + SHARDS_MAX / ONE_BYTE_END + CHECKSUM_BYTES).div_ceil(3) * 4;
 
 /// What a cluster is called in tokens.
 pub fn cluster_mark(cluster_id: &str) -> u64 {
@@ -144,6 +147,13 @@ mod tests {
     fn all_of_a_usual_cluster_fits_in_a_short_token() {
         let positions: Vec<(u16, u64)> = (0..16).map(|shard| (shard, 1_000_000 + u64::from(shard))).collect();
         assert!(token(&positions).encode().len() <= 104);
+    }
+
+    #[test]
+    fn the_longest_token_there_may_be_is_read() {
+        let positions: Vec<(u16, u64)> = (0..SHARDS_MAX as u16).map(|shard| (shard, u64::MAX)).collect();
+        let made = token(&positions);
+        assert_eq!(WriteToken::decode(&made.encode()), Ok(made));
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl From<DeadLetter> for Shown {
 ///
 /// Newest first, with the reason and the event as it came.
 #[utoipa::path(
-    get, path = "/v1/dead-letters", tag = "dead letters", params(ListParameters),
+    get, path = "/v1/dead-letters", operation_id = "list_dead_letters", tag = "dead letters", params(ListParameters),
     responses((status = 200, description = "One page.", body = Page), StoredProblems),
 )]
 async fn list(State(app): State<AppState>, Query(params): Query<ListParams>) -> Result<Json<Page>, HttpProblem> {
@@ -147,7 +147,7 @@ impl LetterId {
 ///
 /// Those that are counted now leave the store. Doing it twice counts once.
 #[utoipa::path(
-    post, path = "/v1/dead-letters/retry", tag = "dead letters", request_body(content = Option<RetryRequest>, description = "Nothing means all."),
+    post, path = "/v1/dead-letters/retry", operation_id = "retry_dead_letters", tag = "dead letters", request_body(content = Option<RetryRequest>, description = "Nothing means all."),
     responses((status = 200, description = "What became of them.", body = Retried), RetryProblems),
 )]
 async fn retry(State(app): State<AppState>, body: Body) -> Result<Json<Retried>, HttpProblem> {

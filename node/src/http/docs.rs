@@ -23,7 +23,7 @@ const FILES: [(&str, &str, &str); 2] = [
     ("/docs/icon.svg", "image/svg+xml", include_str!("../../../dashboard/public/assets/icon.svg")),
 ];
 
-static PAGE: LazyLock<String> = LazyLock::new(|| page::render(&document().value));
+static PAGE: LazyLock<String> = LazyLock::new(|| page::render(document()));
 
 pub fn router() -> OpenApiRouter<AppState> {
     FILES.into_iter().fold(OpenApiRouter::new().routes(routes!(get_docs)), |router, (path, media_type, content)| {

@@ -58,7 +58,7 @@ pub fn router(origins: &[String]) -> OpenApiRouter<AppState> {
 /// A JSON array, one object, or one object a line. The answer comes when every event is durable and can be queried. Every error is safe to retry whole when the
 /// events have ids, or the request an `Idempotency-Key`.
 #[utoipa::path(
-    post, path = "/v1/events", tag = "ingest", params(IngestHeaders),
+    post, path = "/v1/events", operation_id = "send_events", tag = "ingest", params(IngestHeaders),
     request_body(content((EventBody = "application/json"), (String = "application/x-ndjson"), (String = "text/plain")),
         description = "Events. `application/ndjson` and `application/jsonl` are lines too; `text/plain`, and a body without a type, is read as JSON."),
     responses(
@@ -87,7 +87,7 @@ async fn post_events(
 ///
 /// The same as `/v1/events`.
 #[utoipa::path(
-    post, path = "/events", tag = "first system", params(IngestHeaders),
+    post, path = "/events", operation_id = "send_events_first_system", tag = "first system", params(IngestHeaders),
     request_body(content((EventBody = "application/json"), (String = "application/x-ndjson"), (String = "text/plain")), description = "Events."),
     responses(
         (status = 200, description = "Counted, or counted before. Refused events are listed.", body = Ack),

@@ -19,8 +19,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::{AppState, routes_with};
+use crate::limits::CONNECTION_BUFFER_BYTES_MAX;
 
-pub use bodies::{EventBody, NumberRow, QueryAnswer, QueryBody, RetryRequest};
+pub use bodies::{ArrowStream, EventBody, NumberRow, QueryAnswer, QueryBody, RetryRequest};
 pub use parameters::{DailyParameters, IngestHeaders, ListParameters, NamedParameters, NumberParameters, QueryParameters, TailParameters};
 pub use problems::{
     IngestProblems, NamedProblems, PageProblems, QueryBodyProblems, QueryProblems, ReadyProblems, RetryProblems, StoredProblems,
@@ -53,8 +54,8 @@ pub fn router() -> OpenApiRouter<AppState> {
 }
 
 /// The document and its bytes; the same for every node of a version.
-pub struct Document {
-    pub value: Value,
+struct Document {
+    value: Value,
     json: Bytes,
 }
 
@@ -66,16 +67,16 @@ static DOCUMENT: LazyLock<Document> = LazyLock::new(|| {
     Document { json: serde_json::to_vec(&value).unwrap_or_default().into(), value }
 });
 
-pub fn document() -> &'static Document {
-    &DOCUMENT
+pub fn document() -> &'static Value {
+    &DOCUMENT.value
 }
 
 /// This document
 ///
 /// OpenAPI 3.1, for programs and code generators; `/docs` shows the same to people.
-#[utoipa::path(get, path = "/openapi.json", tag = "pages", responses((status = 200, description = "The document.", body = Object), PageProblems))]
+#[utoipa::path(get, path = "/openapi.json", operation_id = "get_openapi", tag = "pages", responses((status = 200, description = "The document.", body = Object), PageProblems))]
 async fn get_document() -> impl IntoResponse {
-    ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-cache")], document().json.clone())
+    ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-cache")], DOCUMENT.json.clone())
 }
 
 /// What holds for every operation is said once, here.
@@ -92,6 +93,9 @@ fn finished(mut document: Value) -> Value {
         },
         "Cursor": {"description": "For the next page; absent after the last.", "schema": {"type": "string"}},
     });
+    for (name, schema) in bodies::written() {
+        document["components"]["schemas"][name] = schema;
+    }
     let operations = document["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut());
     for operation in operations.filter_map(Value::as_object_mut).flat_map(|methods| methods.values_mut()) {
         for (status, response) in operation["responses"].as_object_mut().into_iter().flatten() {
@@ -108,6 +112,54 @@ fn finished(mut document: Value) -> Value {
                 response["headers"]["Tallymesh-Cursor"] = json!({"$ref": "#/components/headers/Cursor"});
             }
         }
+        // Said by the HTTP engine, before any of the node's own code sees the request.
+        operation["responses"]["414"] = json!({"description": "The address is over 64 KiB. No body."});
+        operation["responses"]["431"] = json!({
+            "description": format!("The head of the request is over {} KiB. No body.", CONNECTION_BUFFER_BYTES_MAX >> 10),
+        });
     }
     document
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::dashboard;
+    use super::*;
+
+    #[test]
+    fn every_route_is_in_the_document_and_the_other_way_round() {
+        let (router, _) = routes_with(&[]).split_for_parts();
+        let shown = format!("{router:?}");
+        let is_path = |text: &&str| text.starts_with('/') && !text.contains(' ');
+        // Files of the pages, and the dashboard's own, are no part of the interface.
+        let of_pages = |path: &&str| path.starts_with("/assets/") || path.starts_with("/docs/") || dashboard::PAGES.contains(path);
+        let routes: std::collections::BTreeSet<&str> =
+            shown.split('"').filter(is_path).filter(|path| !of_pages(path) && !path.contains("axum_fallback")).collect();
+        let documented: std::collections::BTreeSet<&str> =
+            document()["paths"].as_object().expect("paths").keys().map(String::as_str).collect();
+        assert_eq!(routes, documented);
+        assert!(documented.len() >= 16);
+    }
+
+    #[test]
+    fn the_parameters_are_those_that_a_query_takes() {
+        let operation = &document()["paths"]["/v1/query"]["get"];
+        let mut documented: Vec<&str> =
+            operation["parameters"].as_array().expect("a list").iter().filter_map(|p| p["name"].as_str()).collect();
+        let mut taken: Vec<&str> = tallymesh_protocol::query::PARAMETERS.into_iter().chain(["format"]).collect();
+        documented.sort_unstable();
+        taken.sort_unstable();
+        assert_eq!(documented, taken);
+        for methods in document()["paths"].as_object().expect("paths").values() {
+            for operation in methods.as_object().expect("methods").values() {
+                for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                    let text = parameter["description"].as_str().unwrap_or_default();
+                    assert!(
+                        !text.is_empty() && (parameter["schema"]["type"].is_string() || parameter["schema"]["$ref"].is_string()),
+                        "{parameter}"
+                    );
+                }
+            }
+        }
+    }
 }

@@ -67,7 +67,7 @@ struct ShardCounts {
 
 /// Health
 #[utoipa::path(
-    get, path = "/health", tag = "operations",
+    get, path = "/health", operation_id = "get_health", tag = "operations",
     responses((status = 200, description = "`ok`, or `degraded` and why.", body = Health), (status = 503, description = "`failing`.", body = Health), PageProblems),
 )]
 async fn health(State(app): State<AppState>) -> (StatusCode, Json<Health>) {
@@ -129,7 +129,7 @@ fn over_budget(app: &App) -> Vec<String> {
 /// Readiness
 ///
 /// For load balancers: 200 only when every shard can take writes.
-#[utoipa::path(get, path = "/ready", tag = "operations", responses((status = 200, description = "Ready.", body = String, content_type = "text/plain"), ReadyProblems))]
+#[utoipa::path(get, path = "/ready", operation_id = "get_ready", tag = "operations", responses((status = 200, description = "Ready.", body = String, content_type = "text/plain"), ReadyProblems))]
 async fn ready(State(app): State<AppState>) -> Result<&'static str, HttpProblem> {
     if app.life.is_draining() {
         return Err(Problem::new(ErrorCode::ShuttingDown, "the node finishes what it has and takes no new work").into());
@@ -144,7 +144,7 @@ async fn ready(State(app): State<AppState>) -> Result<&'static str, HttpProblem>
 ///
 /// With `name` the answer that the first system gave; without it, the node's own figures in the Prometheus exposition format.
 #[utoipa::path(
-    get, path = "/metrics", tag = "first system", params(NumberParameters),
+    get, path = "/metrics", operation_id = "get_numbers", tag = "first system", params(NumberParameters),
     responses(
         (status = 200, description = "With `name`: one number, or one of each group. Without: the exposition.",
             content((Vec<NumberRow> = "application/json"), (String = "text/plain"))),

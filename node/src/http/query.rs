@@ -20,7 +20,7 @@ use tallymesh_protocol::query::{QueryParams, ResponseFormat};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::openapi::{QueryAnswer, QueryBody, QueryBodyProblems, QueryParameters, QueryProblems};
+use super::openapi::{ArrowStream, QueryAnswer, QueryBody, QueryBodyProblems, QueryParameters, QueryProblems};
 use super::{AppState, HttpProblem, small_body};
 
 pub use gate::Gate;
@@ -40,10 +40,10 @@ pub fn router() -> OpenApiRouter<AppState> {
 ///
 /// The answer covers every acked write, and its receipt says what it covers.
 #[utoipa::path(
-    get, path = "/v1/query", tag = "query", params(QueryParameters),
+    get, path = "/v1/query", operation_id = "query", tag = "query", params(QueryParameters),
     responses(
         (status = 200, description = "Rows by time, then group, unless `order` says otherwise; without `step` and `group_by` one row.",
-            content((Answer = "application/json"), (String = "text/csv"), (Vec<u8> = "application/vnd.apache.arrow.stream"))),
+            content((Answer = "application/json"), (String = "text/csv"), (ArrowStream = "application/vnd.apache.arrow.stream"))),
         QueryProblems,
     ),
 )]
@@ -66,10 +66,10 @@ pub(super) fn query_pairs(uri: &Uri) -> Result<Vec<(String, String)>, Problem> {
 ///
 /// The same names as in the query string; lists may be arrays. Several queries stand or fall each for itself, and are answered as JSON.
 #[utoipa::path(
-    post, path = "/v1/query", tag = "query", request_body(content = QueryBody, description = "One query, or a list of them under `queries`."),
+    post, path = "/v1/query", operation_id = "post_query", tag = "query", request_body(content = QueryBody, description = "One query, or a list of them under `queries`."),
     responses(
         (status = 200, description = "The answer, or one result for each query.",
-            content((QueryAnswer = "application/json"), (String = "text/csv"), (Vec<u8> = "application/vnd.apache.arrow.stream"))),
+            content((QueryAnswer = "application/json"), (String = "text/csv"), (ArrowStream = "application/vnd.apache.arrow.stream"))),
         QueryBodyProblems,
     ),
 )]

@@ -151,7 +151,7 @@ struct DailyRow {
 ///
 /// Of one source, by day (UTC) and event name; days are inclusive.
 #[utoipa::path(
-    get, path = "/api/metrics/daily", tag = "first system", params(DailyParameters),
+    get, path = "/api/metrics/daily", operation_id = "get_daily", tag = "first system", params(DailyParameters),
     responses((status = 200, description = "By day, then event name.", body = Vec<DailyRow>), QueryProblems),
 )]
 async fn daily(State(app): State<AppState>, uri: Uri) -> Result<Response, HttpProblem> {

@@ -31,7 +31,7 @@ pub fn router() -> OpenApiRouter<AppState> {
 ///
 /// Accepted events as they come, as server-sent events: `event: event` with one event as JSON, `event: lagged` with `{"missed": n}` when the client was too slow.
 #[utoipa::path(
-    get, path = "/v1/tail", tag = "query", params(TailParameters),
+    get, path = "/v1/tail", operation_id = "watch_events", tag = "query", params(TailParameters),
     responses((status = 200, description = "A stream without end.", body = String, content_type = "text/event-stream"), TailProblems),
 )]
 async fn tail(

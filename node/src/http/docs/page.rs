@@ -56,7 +56,7 @@ pub fn render(document: &Value) -> String {
 }
 
 const FIRST_STEPS: &str = "<section><h2 id=\"first-steps\">first steps</h2><div class=\"card\"><p>Send an event to this node:</p>\
-<pre>curl http://127.0.0.1:7070/v1/events -d '[{\"event\":\"page_view\",\"source\":\"web\",\"country_code\":\"US\",\"user_id\":\"u_1\"}]'</pre>\
+<pre>curl http://127.0.0.1:7070/v1/events \\\n  -d '[{\"event\":\"page_view\",\"source\":\"web\",\"country_code\":\"US\",\"user_id\":\"u_1\"}]'</pre>\
 <p>Ask for it; it is there as soon as the first request was answered:</p>\
 <pre>curl 'http://127.0.0.1:7070/v1/query?metric=page_view&amp;range=1h&amp;agg=count,users&amp;group_by=country_code'</pre></div></section>";
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tallymesh_protocol::error::ErrorCode;
 use tallymesh_protocol::error::ErrorCode::*;
 use utoipa::IntoResponses;
-use utoipa::openapi::schema::{AllOfBuilder, ObjectBuilder, Ref};
+use utoipa::openapi::schema::{AllOfBuilder, ObjectBuilder, Ref, Type};
 use utoipa::openapi::{ContentBuilder, RefOr, Response, ResponseBuilder};
 
 pub const MEDIA_TYPE: &str = "application/problem+json";
@@ -65,7 +65,7 @@ fn responses(mut codes: Vec<ErrorCode>) -> Responses {
     let of_status = |codes: &[ErrorCode]| {
         let names: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
         // The general shape, and which of the codes it can be here.
-        let code = ObjectBuilder::new().property("code", ObjectBuilder::new().enum_values(Some(names)));
+        let code = ObjectBuilder::new().property("code", ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)));
         let schema = AllOfBuilder::new().item(Ref::from_schema_name("Problem")).item(code);
         let description: Vec<String> = codes.iter().map(|code| format!("`{}`: {}.", code.as_str(), code.title())).collect();
         let content = ContentBuilder::new().schema(Some(schema)).build();

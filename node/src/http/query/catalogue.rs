@@ -60,7 +60,7 @@ enum Kind {
 /// What can be asked for
 ///
 /// Defined metrics, then every event name seen, each by name.
-#[utoipa::path(get, path = "/v1/metrics", tag = "query", responses((status = 200, description = "The catalogue.", body = Catalogue), PageProblems))]
+#[utoipa::path(get, path = "/v1/metrics", operation_id = "list_metrics", tag = "query", responses((status = 200, description = "The catalogue.", body = Catalogue), PageProblems))]
 pub(super) async fn get_metrics(State(app): State<AppState>) -> Response {
     let budget = CardinalityBudget::from(&app.config.cardinality);
     let uses = app.mesh.metric_uses().await;
