@@ -43,9 +43,8 @@ pub fn type_of(schema: &Value) -> String {
     if !bounds.is_empty() && !is_trivial {
         text.push_str(&format!(" <span class=\"bound\">{}</span>", bounds.join(", ")));
     }
-    match schema["format"].as_str() {
-        Some(format @ ("date-time" | "date")) => text.push_str(&format!(" <span class=\"bound\">{format}</span>")),
-        _ => {}
+    if let Some(format @ ("date-time" | "date")) = schema["format"].as_str() {
+        text.push_str(&format!(" <span class=\"bound\">{format}</span>"));
     }
     if text.is_empty() { "any".to_owned() } else { text }
 }
