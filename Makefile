@@ -5,7 +5,7 @@ export CARGO_TARGET_DIR
 RATE ?= 10
 HTTP ?= 127.0.0.1:7070
 
-.PHONY: help demo test fmt lint unit build dashboard dashboard-test deny setup flights-year clean-demo
+.PHONY: help demo test fmt lint unit api-fuzz build dashboard dashboard-test deny setup flights-year clean-demo
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -41,6 +41,9 @@ unit: dashboard
 deny: ## Licences, duplicate and banned crates, sources (installs cargo-deny when it is missing)
 	command -v cargo-deny >/dev/null || cargo install cargo-deny --version 0.20.2 --locked
 	cargo deny --all-features check bans licenses sources
+
+api-fuzz: ## Requests made from /openapi.json against a node: no fault, no undocumented answer (needs PyPI the first time)
+	@ops/api-fuzz/run.sh
 
 flights-year: ## The flights test over the whole year: make flights-year FILE=flights.ndjson.gz
 	cargo build --workspace --locked

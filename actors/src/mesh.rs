@@ -158,6 +158,7 @@ pub struct Mesh {
 }
 
 struct Inner {
+    cluster_id: String,
     definitions: Arc<DefinitionSet>,
     clock: Arc<dyn Clock>,
     blocking: Blocking,
@@ -231,6 +232,11 @@ impl Mesh {
 
     pub fn shards(&self) -> u16 {
         self.inner.shards.len() as u16
+    }
+
+    /// Made with the cluster, the same for ever; differs from that of every other cluster.
+    pub fn cluster_id(&self) -> &str {
+        &self.inner.cluster_id
     }
 
     pub fn definitions(&self) -> Arc<DefinitionSet> {

@@ -5,8 +5,10 @@ mod cluster;
 mod context;
 mod dashboard;
 mod dead_letters;
+mod docs;
 mod ingest;
 mod named;
+mod openapi;
 mod ops;
 mod problem;
 mod query;
@@ -27,6 +29,7 @@ use tallymesh_protocol::error::{ErrorCode, Problem, nearest};
 use tallymesh_storage::dead_letters::DeadLetters;
 use tallymesh_storage::space::SpaceThresholds;
 use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::boot::Machine;
 use crate::clients::Clients;
@@ -39,6 +42,7 @@ use crate::unique::UniqueNumbers;
 
 pub use body::{TooSlow, body_problem, discard, small_body};
 pub use context::RequestId;
+pub use openapi::document;
 pub use problem::HttpProblem;
 pub use query::CURSOR;
 pub use server::Server;
@@ -111,10 +115,10 @@ impl App {
     }
 }
 
-/// All routes. A part brings its own with a `router()`.
-pub fn router(app: AppState) -> Router {
-    Router::new()
-        .merge(ingest::router(&app.config.http.cors_origins))
+/// All routes, each with its description. A part brings its own with a `router()`; browsers may send events from the origins.
+fn routes_with(origins: &[String]) -> OpenApiRouter<AppState> {
+    OpenApiRouter::default()
+        .merge(ingest::router(origins))
         .merge(dead_letters::router())
         .merge(tail::router())
         .merge(query::router())
@@ -122,7 +126,14 @@ pub fn router(app: AppState) -> Router {
         .merge(seed::router())
         .merge(ops::router())
         .merge(cluster::router())
+        .merge(openapi::router())
+        .merge(docs::router())
         .merge(dashboard::router())
+}
+
+pub fn router(app: AppState) -> Router {
+    let (routes, _) = routes_with(&app.config.http.cors_origins).split_for_parts();
+    routes
         .fallback(no_such_page)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(CatchPanicLayer::custom(context::Panicked(app.metrics.clone())))
@@ -131,7 +142,7 @@ pub fn router(app: AppState) -> Router {
 }
 
 /// Pages that a slip may have meant.
-const PAGES: [&str; 15] = [
+const PAGES: [&str; 17] = [
     "/v1/events",
     "/v1/query",
     "/v1/metrics",
@@ -147,6 +158,8 @@ const PAGES: [&str; 15] = [
     "/ready",
     "/metrics",
     "/api/metrics/daily",
+    "/docs",
+    "/openapi.json",
 ];
 
 async fn no_such_page(uri: Uri) -> HttpProblem {

@@ -24,6 +24,7 @@ use tallymesh_protocol::encode::{Door, Encoded, GeneratedIds};
 use tallymesh_protocol::error::{ErrorCode, Problem};
 use tallymesh_protocol::hash::ShardId;
 use tallymesh_protocol::limits::JSON_DEPTH_MAX;
+use tallymesh_protocol::token::{WriteToken, cluster_mark};
 use tallymesh_storage::clock::Clock;
 use tallymesh_storage::dead_letters::DeadLetters;
 use tokio::sync::Semaphore;
@@ -87,6 +88,8 @@ pub struct IngestRequest {
     pub encoding: Encoding,
     pub content_length: Option<usize>,
     pub idempotency_key: Option<String>,
+    /// Schema version of events that name none.
+    pub schema_version: Option<String>,
     pub request_id: String,
 }
 
@@ -157,10 +160,10 @@ impl Ingest {
         shared.clients.charge_body(encoded.saturating_sub(claimed));
         shared.metrics.encoded_bytes.add(encoded);
         let ids = match request.idempotency_key {
-            Some(key) => GeneratedIds::Idempotency(key),
+            Some(ref key) => GeneratedIds::Idempotency(key.clone()),
             None => GeneratedIds::Random(shared.numbers.next()),
         };
-        let reading = self.reading(request.format, request.encoding, ids, request.request_id.clone());
+        let reading = self.reading(&request, ids);
         let batch = read_apart(&shared.readers, reading, pieces).await?;
         shared.metrics.decoded_bytes.add(batch.decoded_bytes);
         shared.clients.charge_body(batch.decoded_bytes.saturating_sub(encoded));
@@ -179,21 +182,23 @@ impl Ingest {
         }
         let kept = letters::keep(&shared.dead_letters, &shared.metrics, letters, &request.request_id).await;
         drop(room);
-        Ok(Ack::new(events, &appended, generated_ids, refusals, kept))
+        let token = WriteToken::new(cluster_mark(shared.mesh.cluster_id()), appended.positions.clone());
+        Ok(Ack::new(events, &appended, generated_ids, refusals, kept, &token))
     }
 
-    fn reading(&self, format: BodyFormat, encoding: Encoding, ids: GeneratedIds, request_id: String) -> Reading {
+    fn reading(&self, request: &IngestRequest, ids: GeneratedIds) -> Reading {
         let shared = &self.shared;
         Reading {
-            format,
-            encoding,
+            format: request.format,
+            encoding: request.encoding,
             limits: shared.limits.body,
             letter_bytes_max: shared.limits.letter_bytes_max,
             shards: shared.mesh.shards(),
             definitions: shared.mesh.definitions(),
             door: shared.door(),
             ids,
-            request_id,
+            request_id: request.request_id.clone(),
+            schema_version: request.schema_version.clone(),
             is_watched: shared.tail.is_watched(),
         }
     }

@@ -8,12 +8,15 @@ mod http {
     mod cardinality;
     mod clients;
     mod dead_letters;
+    mod formats;
     mod harness;
     mod ingest;
     mod named;
+    mod openapi;
     mod ops;
     mod process;
     mod seed;
     mod slow;
     mod tail;
+    mod token;
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize, Serializer};
+use utoipa::ToSchema;
 
 use crate::aggregate::Accumulator;
 
@@ -55,57 +56,74 @@ impl OtherEvents {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ShardsAnswered {
     pub asked: u32,
     pub answered: u32,
 }
 
 /// What an answer covers, how fresh it is and how exact (Q3).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(description = "What an answer covers, how fresh it is and how exact.")]
 pub struct Receipt {
+    /// Every asked shard answered with every acked write of the range.
     pub complete: bool,
+    /// Start of what was read: `from`, rounded down to the finest kept grain.
+    #[schema(format = DateTime)]
     pub from: String,
+    /// End of what was read, not part of it.
+    #[schema(format = DateTime)]
     pub to: String,
     pub shards: ShardsAnswered,
     /// Event time before which no open window remains; null when nothing was ever written.
+    #[schema(required, format = DateTime)]
     pub watermark: Option<String>,
     /// Age of the oldest view that was read, in milliseconds.
     pub freshness_ms: u64,
     /// Relative error by value name; 0 is exact.
     pub error: BTreeMap<String, f64>,
+    /// Share of the events that was kept; 1 is all.
     pub sampled: f64,
     /// Share of the events which this answer counts, or may have missed, that lie beyond the cardinality budget (`__other__`): what they had in the
     /// dimensions asked for, or their event name, was not kept. Grouped, they are the group `__other__`; a filter leaves them out, as nobody knows whether they pass (one on
     /// `__other__` itself means them). With c the count answered for a filter, the true one lies in c to c / (1 - share). 0 where the answer needs
     /// nothing that was not kept: totals of a metric whose name was always known are exact, whatever the budget. Of two ranges compared, the larger share.
     pub other_share: f64,
+    /// Tiers that were read.
     pub sources: Vec<String>,
+    /// The coarsest grain that was read.
+    #[schema(value_type = crate::time::Grain)]
     pub grain: String,
+    /// Null when it was not answered from the cache.
+    #[schema(required)]
     pub cache_age_ms: Option<u64>,
     pub took_ms: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Row {
     /// Start of the step; absent when no `step` was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, format = DateTime)]
     pub time: Option<String>,
     /// Absent when no `group_by` was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub group: Option<BTreeMap<String, Option<String>>>,
     /// By aggregate label; null where there is no value.
     #[serde(serialize_with = "whole_as_integer")]
     pub values: BTreeMap<String, Option<f64>>,
     /// The same step and group of the range it is compared with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub compare: Option<Compared>,
 }
 
 /// An earlier row beside a row.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Compared {
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, format = DateTime)]
     pub time: Option<String>,
     #[serde(serialize_with = "whole_as_integer")]
     pub values: BTreeMap<String, Option<f64>>,
@@ -136,9 +154,11 @@ pub fn csv_field(text: &str) -> Cow<'_, str> {
     if text.contains([',', '"', '\r', '\n']) { Cow::Owned(format!("\"{}\"", text.replace('"', "\"\""))) } else { Cow::Borrowed(text) }
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Answer {
     pub data: Vec<Row>,
+    /// For the next page; null after the last.
+    #[schema(required)]
     pub cursor: Option<String>,
     pub receipt: Receipt,
 }

@@ -1,9 +1,10 @@
 //! The small closed set of errors that outside programs see (RFC 9457, `application/problem+json`).
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// What went wrong, for programs. Names are part of the interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
     EmptyBody,
@@ -32,6 +33,7 @@ pub enum ErrorCode {
     RateLimited,
     QueryTimeout,
     ShardUnavailable,
+    WriteNotVisible,
     PartlyDurable,
     ShuttingDown,
     DiskFull,
@@ -40,6 +42,80 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// In the order of their status.
+    pub const ALL: [Self; 32] = [
+        Self::EmptyBody,
+        Self::BadJson,
+        Self::BadEncoding,
+        Self::BadRequest,
+        Self::NotFound,
+        Self::UnknownMetric,
+        Self::MethodNotAllowed,
+        Self::RequestTimeout,
+        Self::TooManyEvents,
+        Self::BodyTooLarge,
+        Self::UriTooLong,
+        Self::UnsupportedMediaType,
+        Self::UnsupportedEncoding,
+        Self::AllRejected,
+        Self::UnknownDimension,
+        Self::BadParameter,
+        Self::BadRange,
+        Self::BadTimeZone,
+        Self::TooManyPoints,
+        Self::TooManyCells,
+        Self::GrainUnavailable,
+        Self::Overloaded,
+        Self::RateLimited,
+        Self::HeadTooLarge,
+        Self::Internal,
+        Self::ShardUnavailable,
+        Self::WriteNotVisible,
+        Self::PartlyDurable,
+        Self::ShuttingDown,
+        Self::StorageFailed,
+        Self::QueryTimeout,
+        Self::DiskFull,
+    ];
+
+    /// As it is written in a problem's `code`, and behind the `#` of its `type`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::EmptyBody => "empty_body",
+            Self::BadJson => "bad_json",
+            Self::BadEncoding => "bad_encoding",
+            Self::BadRequest => "bad_request",
+            Self::NotFound => "not_found",
+            Self::UnknownMetric => "unknown_metric",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::RequestTimeout => "request_timeout",
+            Self::TooManyEvents => "too_many_events",
+            Self::BodyTooLarge => "body_too_large",
+            Self::UriTooLong => "uri_too_long",
+            Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::UnsupportedEncoding => "unsupported_encoding",
+            Self::AllRejected => "all_rejected",
+            Self::UnknownDimension => "unknown_dimension",
+            Self::BadParameter => "bad_parameter",
+            Self::BadRange => "bad_range",
+            Self::BadTimeZone => "bad_time_zone",
+            Self::TooManyPoints => "too_many_points",
+            Self::TooManyCells => "too_many_cells",
+            Self::GrainUnavailable => "grain_unavailable",
+            Self::Overloaded => "overloaded",
+            Self::RateLimited => "rate_limited",
+            Self::HeadTooLarge => "head_too_large",
+            Self::Internal => "internal",
+            Self::ShardUnavailable => "shard_unavailable",
+            Self::WriteNotVisible => "write_not_visible",
+            Self::PartlyDurable => "partly_durable",
+            Self::ShuttingDown => "shutting_down",
+            Self::StorageFailed => "storage_failed",
+            Self::QueryTimeout => "query_timeout",
+            Self::DiskFull => "disk_full",
+        }
+    }
+
     /// HTTP status.
     pub const fn status(self) -> u16 {
         match self {
@@ -61,7 +137,7 @@ impl ErrorCode {
             Self::Overloaded | Self::RateLimited => 429,
             Self::HeadTooLarge => 431,
             Self::Internal => 500,
-            Self::ShardUnavailable | Self::PartlyDurable | Self::ShuttingDown | Self::StorageFailed => 503,
+            Self::ShardUnavailable | Self::WriteNotVisible | Self::PartlyDurable | Self::ShuttingDown | Self::StorageFailed => 503,
             Self::QueryTimeout => 504,
             Self::DiskFull => 507,
         }
@@ -101,6 +177,7 @@ impl ErrorCode {
             Self::RateLimited => "this client asks for too much",
             Self::QueryTimeout => "the query took too long",
             Self::ShardUnavailable => "a shard cannot be reached",
+            Self::WriteNotVisible => "the token's write cannot be seen",
             Self::PartlyDurable => "only part of the batch was made durable",
             Self::ShuttingDown => "the node is shutting down",
             Self::DiskFull => "the disk is nearly full",
@@ -110,37 +187,52 @@ impl ErrorCode {
     }
 }
 
-/// An error as the outside sees it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
+/// An error as the outside sees it (RFC 9457).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, thiserror::Error, ToSchema)]
 #[error("{title}: {detail}")]
 pub struct Problem {
-    /// `about:blank#<code>` is of no use to anybody; a stable URI reference per code.
+    /// Where the code is explained, relative to this node.
+    // `about:blank` is of no use to anybody.
     #[serde(rename = "type")]
+    #[schema(example = "/docs#bad_parameter")]
     pub kind: String,
+    /// The same for every problem of this code.
     pub title: String,
+    #[schema(minimum = 400, maximum = 599)]
     pub status: u16,
+    /// What is wrong with this request, and what to do about it.
     pub detail: String,
     pub code: ErrorCode,
+    /// The same as the `X-Request-Id` header; absent in one of several results.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub request_id: Option<String>,
     /// The parameter or field that is at fault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub field: Option<String>,
     /// The limit that was hit, in the unit that `detail` names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub limit: Option<u64>,
+    /// The nearest of the names there are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub did_you_mean: Option<String>,
+    /// A `step` that would do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "1h")]
     pub suggested_step: Option<String>,
+    /// When to try again; also in `Retry-After`, in whole seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub retry_after_ms: Option<u64>,
 }
 
 impl Problem {
     pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
         Self {
-            kind: format!("/docs#{}", serde_json::to_value(code).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()),
+            kind: format!("/docs#{}", code.as_str()),
             title: code.title().to_owned(),
             status: code.status(),
             detail: detail.into(),
@@ -187,4 +279,23 @@ pub fn nearest<'a>(asked: &str, candidates: impl IntoIterator<Item = &'a str>) -
         .filter(|(distance, c)| *distance <= 1 + c.chars().count() / 4)
         .min()
         .map(|(_, c)| c.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use utoipa::PartialSchema;
+
+    use super::*;
+
+    #[test]
+    fn every_code_is_listed_under_the_name_that_it_is_sent_with() {
+        let schema = serde_json::to_value(ErrorCode::schema()).expect("JSON");
+        let mut derived: Vec<&str> = schema["enum"].as_array().expect("an enumeration").iter().filter_map(|v| v.as_str()).collect();
+        let mut listed = ErrorCode::ALL.map(ErrorCode::as_str);
+        derived.sort_unstable();
+        listed.sort_unstable();
+        assert_eq!(derived, listed);
+        assert!(ErrorCode::ALL.iter().all(|c| serde_json::to_value(c).expect("JSON") == c.as_str()));
+        assert!(ErrorCode::ALL.is_sorted_by_key(|c| c.status()));
+    }
 }

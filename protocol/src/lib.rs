@@ -21,3 +21,4 @@ pub mod parse;
 pub mod plan;
 pub mod query;
 pub mod time;
+pub mod token;

@@ -9,7 +9,20 @@ pub const DAY_MS: i64 = 24 * HOUR_MS;
 
 /// Width of a tumbling window, in UTC.
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
 )]
 #[rkyv(derive(Debug, PartialEq, Eq, Clone, Copy))]
 pub enum Grain {
@@ -56,6 +69,17 @@ pub fn rfc3339(time_ms: i64) -> String {
     match jiff::Timestamp::from_millisecond(time_ms) {
         Ok(t) if time_ms.rem_euclid(1_000) == 0 => format!("{t:.0}"),
         Ok(t) => format!("{t:.3}"),
+        Err(_) => last_days(time_ms),
+    }
+}
+
+/// jiff's timestamps end where a day before the year 10000 is left for every time zone; RFC 3339 goes on to its end.
+fn last_days(time_ms: i64) -> String {
+    let epoch = jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0);
+    match epoch.checked_add(jiff::SignedDuration::from_millis(time_ms)) {
+        Ok(t) if time_ms.rem_euclid(1_000) == 0 => format!("{t:.0}Z"),
+        Ok(t) => format!("{t:.3}Z"),
+        // Beyond the calendar; no moment that an event or a query may name.
         Err(_) => format!("{time_ms}ms"),
     }
 }
@@ -75,5 +99,7 @@ mod tests {
     fn time_is_printed_in_utc_with_as_many_digits_as_it_has() {
         assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
         assert_eq!(rfc3339(1_500), "1970-01-01T00:00:01.500Z");
+        assert_eq!(rfc3339(253_402_300_799_999), "9999-12-31T23:59:59.999Z");
+        assert_eq!(rfc3339(253_402_300_799_000), "9999-12-31T23:59:59Z");
     }
 }

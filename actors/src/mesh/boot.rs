@@ -36,8 +36,8 @@ pub async fn start(options: MeshOptions, blocking: Blocking, lock: Option<DirLoc
     check(&options)?;
     DefinitionSet::compile(options.settings.definitions_version, options.settings.definitions.clone())
         .map_err(|e| StartError::Invalid(e.to_string()))?;
-    let (wal, log) = open_log(&options, blocking)?;
-    let result = start_shards(options, blocking, lock, wal, log).await;
+    let (wal, log, cluster) = open_log(&options, blocking)?;
+    let result = start_shards(options, blocking, lock, (wal, cluster.cluster_id), log).await;
     match result {
         Ok(mesh) => Ok(mesh),
         Err((error, log)) => {
@@ -78,7 +78,7 @@ fn log_dir(options: &MeshOptions) -> std::path::PathBuf {
     options.data_dir.join("log")
 }
 
-fn open_log(options: &MeshOptions, blocking: Blocking) -> Result<(Wal, LogRunner), StartError> {
+fn open_log(options: &MeshOptions, blocking: Blocking) -> Result<(Wal, LogRunner, ClusterFile), StartError> {
     let queues = usize::from(options.shards).saturating_mul(options.shard_queue_bytes_max);
     let wal_options = WalOptions {
         segment_bytes: options.log_segment_bytes,
@@ -89,12 +89,17 @@ fn open_log(options: &MeshOptions, blocking: Blocking) -> Result<(Wal, LogRunner
     let opened = Wal::open(options.disk.clone(), options.clock.clone(), &log_dir(options), wal_options)?;
     report(&opened.recovered);
     let wal = opened.wal.clone();
-    if ClusterFile::read(&*options.disk, &options.data_dir)?.is_none() {
-        // After the log exists: a directory that has this file and no log has lost it.
-        ClusterFile::new(options.shards).write(&*options.disk, &options.data_dir)?;
-    }
+    let cluster = match ClusterFile::read(&*options.disk, &options.data_dir)? {
+        Some(cluster) => cluster,
+        None => {
+            let cluster = ClusterFile::new(options.shards);
+            // After the log exists: a directory that has this file and no log has lost it.
+            cluster.write(&*options.disk, &options.data_dir)?;
+            cluster
+        }
+    };
     let runner = LogRunner::start(opened.wal, opened.writer, blocking)?;
-    Ok((wal, runner))
+    Ok((wal, runner, cluster))
 }
 
 fn report(found: &LogRecovered) {
@@ -112,7 +117,7 @@ async fn start_shards(
     options: MeshOptions,
     blocking: Blocking,
     lock: Option<DirLock>,
-    wal: Wal,
+    (wal, cluster_id): (Wal, String),
     log: LogRunner,
 ) -> Result<Mesh, (StartError, LogRunner)> {
     let opening = (0..options.shards).map(|shard| open_shard(&options, blocking, &wal, ShardId(shard)));
@@ -149,6 +154,7 @@ async fn start_shards(
     let upkeep = Upkeep::start(running, log.wal.clone(), door.clone(), &options);
     let lanes = std::thread::available_parallelism().map_or(2, usize::from);
     let inner = Inner {
+        cluster_id,
         definitions,
         clock: options.clock,
         blocking,

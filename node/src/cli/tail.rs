@@ -24,6 +24,8 @@ enum TailFormat {
     Table,
     /// The event as JSON, one a line
     Json,
+    /// Fields with a header; properties as JSON
+    Csv,
 }
 
 /// Watch events as they are accepted.
@@ -32,6 +34,7 @@ enum TailFormat {
   tallymesh tail --filter event:purchase
   tallymesh tail --filter 'country_code:DE|AT|CH' --filter '!device_type:mobile'
   tallymesh tail -o json | jq .properties
+  tallymesh tail -o csv --count 1000 > events.csv
 
 What comes faster than it can be shown is left out, and it says how much.")]
 pub struct TailArgs {
@@ -63,6 +66,9 @@ async fn watch(client: &Client, args: &TailArgs) -> Result<(), CliError> {
     let query: Vec<_> = args.filter.iter().map(|f| ("filter", f)).collect();
     let is_terminal = std::io::stdout().is_terminal();
     let mut shown = 0;
+    if args.format == TailFormat::Csv {
+        print_text(&lines::csv_header())?;
+    }
     let mut was_connected = false;
     loop {
         let request = client.request(Method::GET, "/v1/tail").header(ACCEPT, "text/event-stream").query(&query);
@@ -104,10 +110,10 @@ async fn show(mut response: reqwest::Response, args: &TailArgs, is_terminal: boo
                 "" | "message" | "event" => {
                     *shown += 1;
                     match args.format {
-                        TailFormat::Json => text.push_str(&frame.data),
-                        TailFormat::Table => text.push_str(&lines::for_people(&frame.data, is_terminal)),
+                        TailFormat::Json => text.extend([frame.data.as_str(), "\n"]),
+                        TailFormat::Table => text.extend([lines::for_people(&frame.data, is_terminal).as_str(), "\n"]),
+                        TailFormat::Csv => text.push_str(&lines::as_csv(&frame.data)),
                     }
-                    text.push('\n');
                 }
                 _ => {}
             }

@@ -16,15 +16,18 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use rust_embed::RustEmbed;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::AppState;
+use super::openapi::PageProblems;
 
 /// Nothing but this node's own files, and no inline script: an event named like one stays text.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; font-src 'self'; \
+pub(super) const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; font-src 'self'; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// Addresses of the application's pages; it reads the rest of the address itself.
-const PAGES: [&str; 4] = ["/", "/explore", "/cluster", "/dead-letters"];
+/// Addresses of the application's pages beside `/`; it reads the rest of the address itself.
+pub(super) const PAGES: [&str; 3] = ["/explore", "/cluster", "/dead-letters"];
 const INDEX: &str = "index.html";
 /// Names below it carry a hash of the content, but for those that `index.html` refers to by a fixed name.
 const ASSETS: &str = "assets/";
@@ -90,8 +93,23 @@ fn media_type(name: &str) -> &'static str {
     }
 }
 
-pub fn router() -> Router<AppState> {
-    pages()
+pub fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::from(pages()).routes(routes!(get_home))
+}
+
+/// The dashboard
+///
+/// An application for people; `/explore`, `/cluster` and `/dead-letters` are pages of it.
+#[utoipa::path(
+    get, path = "/", operation_id = "get_dashboard", tag = "pages",
+    responses(
+        (status = 200, description = "For people.", body = String, content_type = "text/html"),
+        (status = 304, description = "As it was when `If-None-Match` was given."),
+        PageProblems,
+    ),
+)]
+async fn get_home(headers: HeaderMap) -> Response {
+    index(&headers)
 }
 
 fn pages<S: Clone + Send + Sync + 'static>() -> Router<S> {
@@ -149,12 +167,12 @@ mod tests {
 
     async fn get_page(path: &str, headers: &[(&str, &str)]) -> Response {
         let request = headers.iter().fold(Request::get(path), |request, (name, value)| request.header(*name, *value));
-        pages::<()>().oneshot(request.body(Body::empty()).expect("a request")).await.expect("infallible")
+        pages::<()>().route("/", get(get_home)).oneshot(request.body(Body::empty()).expect("a request")).await.expect("infallible")
     }
 
     #[tokio::test]
     async fn every_page_is_answered_under_the_strict_policy_also_without_a_dashboard() {
-        for page in PAGES {
+        for page in PAGES.into_iter().chain(["/"]) {
             let response = get_page(page, &[]).await;
             assert_eq!(response.status(), StatusCode::OK, "{page}");
             let policy = response.headers()[CONTENT_SECURITY_POLICY].to_str().expect("ASCII").to_owned();

@@ -1,32 +1,37 @@
 //! `GET /v1/dead-letters` and `POST /v1/dead-letters/retry`.
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::Uri;
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tallymesh_protocol::error::{ErrorCode, Problem};
 use tallymesh_protocol::event::Rejection;
 use tallymesh_protocol::time::rfc3339;
 use tallymesh_storage::dead_letters::DeadLetter;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use super::openapi::{ListParameters, RetryProblems, RetryRequest, StoredProblems};
 use super::query::{check_names, once, query_pairs};
 use super::{AppState, HttpProblem, small_body};
 use crate::ingest::retry::{Retried, Selection};
 use crate::limits::{DEAD_LETTERS_PAGE_DEFAULT, DEAD_LETTERS_PAGE_MAX, RETRY_IDS_MAX};
 
-pub fn router() -> Router<AppState> {
-    Router::new().route("/v1/dead-letters", get(list)).route("/v1/dead-letters/retry", post(retry))
+pub fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(retry))
 }
 
 const PARAMETERS: [&str; 2] = ["limit", "cursor"];
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeadLetterPage)]
 struct Page {
     /// Newest first.
     data: Vec<Shown>,
     /// For the next page; null after the last.
+    #[schema(required)]
     cursor: Option<String>,
     total: u64,
     bytes: u64,
@@ -34,9 +39,11 @@ struct Page {
     dropped: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeadLetter)]
 struct Shown {
     id: String,
+    #[schema(format = DateTime)]
     arrived: String,
     #[serde(flatten)]
     rejection: Rejection,
@@ -44,6 +51,7 @@ struct Shown {
     index: u32,
     /// `raw` is cut: the letter cannot be sent again.
     truncated: bool,
+    /// The event as received.
     raw: String,
 }
 
@@ -62,6 +70,13 @@ impl From<DeadLetter> for Shown {
     }
 }
 
+/// Refused events
+///
+/// Newest first, with the reason and the event as it came.
+#[utoipa::path(
+    get, path = "/v1/dead-letters", operation_id = "list_dead_letters", tag = "dead letters", params(ListParameters),
+    responses((status = 200, description = "One page.", body = Page), StoredProblems),
+)]
 async fn list(State(app): State<AppState>, uri: Uri) -> Result<Json<Page>, HttpProblem> {
     let pairs = query_pairs(&uri)?;
     check_names(&pairs, PARAMETERS)?;
@@ -127,6 +142,13 @@ impl LetterId {
     }
 }
 
+/// Send refused events again
+///
+/// Those that are counted now leave the store. Doing it twice counts once.
+#[utoipa::path(
+    post, path = "/v1/dead-letters/retry", operation_id = "retry_dead_letters", tag = "dead letters", request_body(content = Option<RetryRequest>, description = "Nothing means all."),
+    responses((status = 200, description = "What became of them.", body = Retried), RetryProblems),
+)]
 async fn retry(State(app): State<AppState>, body: Body) -> Result<Json<Retried>, HttpProblem> {
     let bytes = small_body(body).await?;
     let asked: RetryBody = if bytes.trim_ascii().is_empty() {

@@ -1,17 +1,19 @@
 //! `POST /v1/events` and its alias `/events`.
 
 use axum::Json;
-use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
 use tallymesh_protocol::body::BodyFormat;
 use tallymesh_protocol::error::{ErrorCode, Problem};
+use tallymesh_protocol::limits::DIMENSION_BYTES_MAX;
 use tower_http::cors::{AllowOrigin, CorsLayer};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use super::openapi::{EventBody, IngestHeaders, IngestProblems};
 use super::problem::method_not_allowed;
 use super::{App, AppState, HttpProblem, RequestId, discard};
 use crate::ingest::decode::Encoding;
@@ -19,10 +21,11 @@ use crate::ingest::{Ack, AckStatus, IngestRequest};
 use crate::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const SCHEMA_VERSION: [HeaderName; 2] = [HeaderName::from_static("schema-version"), HeaderName::from_static("x-schema-version")];
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Browsers may send events from other origins; everything else is same-origin, so that a web page cannot read this node's numbers.
-pub fn router(origins: &[String]) -> Router<AppState> {
+pub fn router(origins: &[String]) -> OpenApiRouter<AppState> {
     let origin = if origins.iter().any(|o| o == "*") {
         AllowOrigin::any()
     } else {
@@ -38,17 +41,38 @@ pub fn router(origins: &[String]) -> Router<AppState> {
             CONTENT_ENCODING,
             IDEMPOTENCY_KEY,
             REQUEST_ID,
-            HeaderName::from_static("schema-version"),
-            HeaderName::from_static("x-schema-version"),
+            SCHEMA_VERSION[0].clone(),
+            SCHEMA_VERSION[1].clone(),
         ])
         .expose_headers([REQUEST_ID, RETRY_AFTER])
         .max_age(std::time::Duration::from_secs(3_600));
-    let routes = Router::new().route("/v1/events", post(events)).route("/events", post(events));
+    let (routes, description) =
+        OpenApiRouter::with_openapi(Default::default()).routes(routes!(post_events)).routes(routes!(post_events_alias)).split_for_parts();
     // Said here already: a fallback set outside would stand before the layer, and preflight requests would end in it.
-    routes.method_not_allowed_fallback(method_not_allowed).layer(cors)
+    let routes = routes.method_not_allowed_fallback(method_not_allowed).layer(cors);
+    OpenApiRouter::with_openapi(description).merge(routes.into())
 }
 
-async fn events(State(app): State<AppState>, request_id: RequestId, headers: HeaderMap, mut body: Body) -> Result<Response, HttpProblem> {
+/// Send events
+///
+/// A JSON array, one object, or one object a line. The answer comes when every event is durable and can be queried. Every error is safe to retry whole when the
+/// events have ids, or the request an `Idempotency-Key`.
+#[utoipa::path(
+    post, path = "/v1/events", operation_id = "send_events", tag = "ingest", params(IngestHeaders),
+    request_body(content((EventBody = "application/json"), (String = "application/x-ndjson"), (String = "text/plain")),
+        description = "Events. `application/ndjson` and `application/jsonl` are lines too; `text/plain`, and a body without a type, is read as JSON."),
+    responses(
+        (status = 200, description = "Counted, or counted before. Refused events are listed.", body = Ack),
+        (status = 422, description = "Every event was refused; the body says why.", body = Ack),
+        IngestProblems,
+    ),
+)]
+async fn post_events(
+    State(app): State<AppState>,
+    request_id: RequestId,
+    headers: HeaderMap,
+    mut body: Body,
+) -> Result<Response, HttpProblem> {
     match take(&app, request_id, &headers, &mut body).await {
         Ok(ack) => Ok(answer(ack)),
         // Who was cut for being slow is not listened to any longer.
@@ -62,12 +86,29 @@ async fn events(State(app): State<AppState>, request_id: RequestId, headers: Hea
     }
 }
 
+/// Send events
+///
+/// The same as `/v1/events`.
+#[utoipa::path(
+    post, path = "/events", operation_id = "send_events_first_system", tag = "first system", params(IngestHeaders),
+    request_body(content((EventBody = "application/json"), (String = "application/x-ndjson"), (String = "text/plain")), description = "Events."),
+    responses(
+        (status = 200, description = "Counted, or counted before. Refused events are listed.", body = Ack),
+        (status = 422, description = "Every event was refused; the body says why.", body = Ack),
+        IngestProblems,
+    ),
+)]
+async fn post_events_alias(state: State<AppState>, request_id: RequestId, headers: HeaderMap, body: Body) -> Result<Response, HttpProblem> {
+    post_events(state, request_id, headers, body).await
+}
+
 async fn take(app: &App, request_id: RequestId, headers: &HeaderMap, body: &mut Body) -> Result<Ack, Problem> {
     let request = IngestRequest {
         format: format_of(headers)?,
         encoding: encoding_of(headers)?,
         content_length: headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok()),
         idempotency_key: idempotency_key(headers)?,
+        schema_version: schema_version(headers)?,
         request_id: request_id.0,
     };
     app.ingest.accept(request, body).await
@@ -124,4 +165,24 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
         .field("Idempotency-Key")
         .limit(IDEMPOTENCY_KEY_BYTES_MAX as u64)),
     }
+}
+
+/// The schema version of events that name none themselves.
+fn schema_version(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let bad = |name: &HeaderName, detail: String| Problem::new(ErrorCode::BadRequest, detail).field(name.as_str());
+    let mut found: Option<&str> = None;
+    for name in &SCHEMA_VERSION {
+        for value in headers.get_all(name) {
+            let text = value.to_str().ok().map(str::trim).filter(|text| text.len() <= DIMENSION_BYTES_MAX);
+            let text = text.ok_or_else(|| {
+                bad(name, format!("a schema version is at most {DIMENSION_BYTES_MAX} printable ASCII characters here"))
+                    .limit(DIMENSION_BYTES_MAX as u64)
+            })?;
+            if found.is_some_and(|other| other != text) {
+                return Err(bad(name, "the request names two schema versions".to_owned()));
+            }
+            found = Some(text);
+        }
+    }
+    Ok(found.filter(|text| !text.is_empty()).map(str::to_owned))
 }

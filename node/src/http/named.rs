@@ -2,23 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::Uri;
 use axum::response::Response;
-use axum::routing::get;
 use serde::Serialize;
 use tallymesh_protocol::answer::{Answer, Receipt, Row};
 use tallymesh_protocol::definition::{CompiledDefinition, DefinitionSet, FieldRef};
 use tallymesh_protocol::error::{ErrorCode, Problem, nearest};
 use tallymesh_protocol::limits::{POINTS_PER_GROUP_MAX, ROWS_MAX};
 use tallymesh_protocol::query::QueryParams;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use super::openapi::{NamedParameters, NamedProblems};
 use super::query::{json, query_pairs, run_at, together};
 use super::{App, AppState, HttpProblem};
 
 /// What a request may say beside the name of the query.
-const PARAMETERS: [&str; 8] = ["range", "from", "to", "tz", "timeout_ms", "token", "partial", "cache"];
+pub(super) const PARAMETERS: [&str; 8] = ["range", "from", "to", "tz", "timeout_ms", "token", "partial", "cache"];
 /// Those of them that do not say which time is meant.
 const NOT_TIME: [&str; 5] = ["tz", "timeout_ms", "token", "partial", "cache"];
 
@@ -30,11 +32,12 @@ const TOP_FEATURES: &str = "10";
 
 const _: () = assert!(POINTS_PER_GROUP_MAX <= ROWS_MAX);
 
-pub fn router() -> Router<AppState> {
-    Router::new().route("/v1/named/{query}", get(get_named))
+pub fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(get_named))
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ToSchema)]
+#[schema(rename_all = "snake_case")]
 enum NamedQuery {
     ActiveUsers,
     SignupFunnel,
@@ -73,23 +76,34 @@ impl NamedQuery {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct NamedAnswer {
+    #[schema(value_type = NamedQuery)]
     query: &'static str,
     /// The figure of this moment, of queries that have one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     now: Option<Now>,
     data: Vec<Row>,
     receipt: Receipt,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Now {
     #[serde(flatten)]
+    #[schema(value_type = Row)]
     row: Option<Row>,
     receipt: Receipt,
 }
 
+/// Ready-made queries
+///
+/// `active_users`: distinct sessions of the last 5 minutes, and of each minute of the range. `signup_funnel`: started, completed and their ratio by hour.
+/// `top_features`: the ten features with the most users. `error_rate`: errors and all events by minute, and their ratio.
+#[utoipa::path(
+    get, path = "/v1/named/{query}", tag = "query", params(("query" = NamedQuery, Path, description = "Which one."), NamedParameters),
+    responses((status = 200, description = "The answer.", body = NamedAnswer), NamedProblems),
+)]
 async fn get_named(State(app): State<AppState>, Path(name): Path<String>, uri: Uri) -> Result<Response, HttpProblem> {
     let query = NamedQuery::parse(&name)?;
     let asked = Asked { pairs: asked_pairs(query, query_pairs(&uri)?)?, app: &app, now_ms: app.now_ms(), all_rows: ROWS_MAX.to_string() };

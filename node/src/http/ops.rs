@@ -1,11 +1,10 @@
 //! `/health`, `/ready`, `/metrics`.
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use serde::Serialize;
 use tallymesh_actors::ShardStatus;
 use tallymesh_protocol::cardinality::OTHER;
@@ -14,17 +13,22 @@ use tallymesh_protocol::key::MetricKind;
 use tallymesh_protocol::time::rfc3339;
 use tallymesh_storage::shard::MetricInfo;
 use tallymesh_storage::wal::WalStats;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use super::openapi::{NumberParameters, NumberRow, PageProblems, QueryProblems, ReadyProblems};
 use super::query::query_pairs;
 use super::{App, AppState, HttpProblem, seed};
 use crate::metrics::{Exposition, Kind, ProcessUse};
 
-pub fn router() -> Router<AppState> {
-    Router::new().route("/health", get(health)).route("/ready", get(ready)).route("/metrics", get(metrics))
+pub fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(health)).routes(routes!(ready)).routes(routes!(metrics))
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = HealthStatus)]
 enum Status {
     Ok,
     /// Something needs a look, but most of it works.
@@ -33,31 +37,39 @@ enum Status {
     Failing,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Health {
     status: Status,
     /// Why it is not `ok`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
     reasons: Vec<String>,
     /// What needs a look, though everything works: metrics over their cardinality budget. Any client can cause it, so it does not change the status.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
     warnings: Vec<String>,
     /// Events whose windows are still open.
     buffered_events: u64,
     /// The last time that a shard wrote a snapshot.
+    #[schema(required, format = DateTime)]
     last_flush: Option<String>,
     node: String,
     version: &'static str,
     shards: ShardCounts,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct ShardCounts {
     total: usize,
     leading: usize,
     stopped: usize,
 }
 
+/// Health
+#[utoipa::path(
+    get, path = "/health", operation_id = "get_health", tag = "operations",
+    responses((status = 200, description = "`ok`, or `degraded` and why.", body = Health), (status = 503, description = "`failing`.", body = Health), PageProblems),
+)]
 async fn health(State(app): State<AppState>) -> (StatusCode, Json<Health>) {
     let health = Health::of(&app);
     let code = if health.status == Status::Failing { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
@@ -114,6 +126,10 @@ fn over_budget(app: &App) -> Vec<String> {
     warnings
 }
 
+/// Readiness
+///
+/// For load balancers: 200 only when every shard can take writes.
+#[utoipa::path(get, path = "/ready", operation_id = "get_ready", tag = "operations", responses((status = 200, description = "Ready.", body = String, content_type = "text/plain"), ReadyProblems))]
 async fn ready(State(app): State<AppState>) -> Result<&'static str, HttpProblem> {
     if app.life.is_draining() {
         return Err(Problem::new(ErrorCode::ShuttingDown, "the node finishes what it has and takes no new work").into());
@@ -125,7 +141,17 @@ async fn ready(State(app): State<AppState>) -> Result<&'static str, HttpProblem>
     Ok("ready\n")
 }
 
-/// With `name` the numbers of a metric, else the node's own.
+/// Numbers of a metric, or the node's own
+///
+/// With `name` the answer that the first system gave; without it, the node's own figures in the Prometheus exposition format.
+#[utoipa::path(
+    get, path = "/metrics", operation_id = "get_numbers", tag = "first system", params(NumberParameters),
+    responses(
+        (status = 200, description = "With `name`: one number, or one of each group. Without: the exposition.",
+            content((Vec<NumberRow> = "application/json"), (String = "text/plain"))),
+        QueryProblems,
+    ),
+)]
 async fn metrics(State(app): State<AppState>, uri: Uri) -> Result<Response, HttpProblem> {
     let pairs = query_pairs(&uri)?;
     if pairs.iter().any(|(name, _)| name == "name") {

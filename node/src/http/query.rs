@@ -1,17 +1,16 @@
-//! `/v1/query` and `/v1/metrics`: requests into [`QueryParams`], answers into JSON or CSV.
+//! `/v1/query` and `/v1/metrics`: requests into [`QueryParams`], answers into JSON, CSV or Arrow.
 
+mod arrow;
 mod cache;
 mod catalogue;
 mod gate;
 mod run;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use futures::StreamExt;
 use serde::Serialize;
 use serde_json::Value;
@@ -19,7 +18,10 @@ use tallymesh_protocol::answer::{Answer, Receipt};
 use tallymesh_protocol::error::{ErrorCode, Problem, nearest};
 use tallymesh_protocol::limits::QUERIES_MAX;
 use tallymesh_protocol::query::{QueryParams, ResponseFormat};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use super::openapi::{ArrowStream, QueryAnswer, QueryBody, QueryBodyProblems, QueryParameters, QueryProblems};
 use super::{AppState, HttpProblem, small_body};
 
 pub use cache::AnswerCache;
@@ -32,10 +34,21 @@ const QUERIES_AT_ONCE: usize = 4;
 const RECEIPT: HeaderName = HeaderName::from_static("tallymesh-receipt");
 pub const CURSOR: HeaderName = HeaderName::from_static("tallymesh-cursor");
 
-pub fn router() -> Router<AppState> {
-    Router::new().route("/v1/query", get(get_query).post(post_query)).route("/v1/metrics", get(catalogue::get_metrics))
+pub fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(get_query, post_query)).routes(routes!(catalogue::get_metrics))
 }
 
+/// Ask one question
+///
+/// The answer covers every acked write, and its receipt says what it covers.
+#[utoipa::path(
+    get, path = "/v1/query", operation_id = "query", tag = "query", params(QueryParameters),
+    responses(
+        (status = 200, description = "Rows by time, then group, unless `order` says otherwise; without `step` and `group_by` one row.",
+            content((Answer = "application/json"), (String = "text/csv"), (ArrowStream = "application/vnd.apache.arrow.stream"))),
+        QueryProblems,
+    ),
+)]
 async fn get_query(State(app): State<AppState>, uri: Uri) -> Result<Response, HttpProblem> {
     respond(app, QueryParams::from_pairs(query_pairs(&uri)?)?).await
 }
@@ -78,6 +91,17 @@ pub(super) fn once<'a>(pairs: &'a [(String, String)], name: &str) -> Result<Opti
     }
 }
 
+/// Ask one question or several
+///
+/// The same names as in the query string; lists may be arrays. Several queries stand or fall each for itself, and are answered as JSON.
+#[utoipa::path(
+    post, path = "/v1/query", operation_id = "post_query", tag = "query", request_body(content = QueryBody, description = "One query, or a list of them under `queries`."),
+    responses(
+        (status = 200, description = "The answer, or one result for each query.",
+            content((QueryAnswer = "application/json"), (String = "text/csv"), (ArrowStream = "application/vnd.apache.arrow.stream"))),
+        QueryBodyProblems,
+    ),
+)]
 async fn post_query(State(app): State<AppState>, body: Body) -> Result<Response, HttpProblem> {
     let body = small_body(body).await?;
     if body.iter().all(u8::is_ascii_whitespace) {
@@ -97,6 +121,12 @@ async fn respond(app: AppState, params: QueryParams) -> Result<Response, HttpPro
         ResponseFormat::Csv => {
             let mut response =
                 ([(CONTENT_TYPE, HeaderValue::from_static("text/csv; charset=utf-8"))], prepared.to_csv(&answer)).into_response();
+            put_into_headers(&mut response, &answer.receipt, answer.cursor);
+            response
+        }
+        ResponseFormat::Arrow => {
+            let body = arrow::stream(&prepared, &answer).map_err(|e| Problem::new(ErrorCode::Internal, e.to_string()))?;
+            let mut response = ([(CONTENT_TYPE, HeaderValue::from_static(arrow::MEDIA_TYPE))], body).into_response();
             put_into_headers(&mut response, &answer.receipt, answer.cursor);
             response
         }

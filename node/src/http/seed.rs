@@ -4,11 +4,9 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::Uri;
 use axum::response::Response;
-use axum::routing::get;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::Serialize;
@@ -19,11 +17,15 @@ use tallymesh_protocol::error::{ErrorCode, Problem};
 use tallymesh_protocol::filter::Filter;
 use tallymesh_protocol::limits::ROWS_MAX;
 use tallymesh_protocol::query::{PreparedQuery, QueryParams};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use super::openapi::{DailyParameters, QueryProblems};
 use super::query::{check_names, json, once, put_into_headers, query_pairs, run, run_at};
 use super::{App, AppState, HttpProblem};
 
-const NUMBERS_PARAMETERS: [&str; 14] =
+pub(super) const NUMBERS_PARAMETERS: [&str; 14] =
     ["name", "agg", "range", "from", "to", "group_by", "filter", "order", "limit", "cursor", "tz", "timeout_ms", "token", "cache"];
 const DAILY_PARAMETERS: [&str; 6] = ["source", "start", "end", "limit", "cursor", "cache"];
 /// Name of the number in a row.
@@ -32,8 +34,8 @@ const VALUE: &str = "value";
 const DAILY_SOURCE: &str = "web";
 const DAILY_START: Date = Date::constant(2024, 1, 1);
 
-pub fn router() -> Router<AppState> {
-    Router::new().route("/api/metrics/daily", get(daily))
+pub fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(daily))
 }
 
 /// Says a problem in the names that this address has.
@@ -126,15 +128,22 @@ fn list(rows: &impl Serialize, answer: Answer) -> Response {
     response
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct DailyRow {
+    #[schema(format = Date)]
     date: String,
     event_name: String,
     users: u64,
     events: u64,
 }
 
-/// Users and events of one source by day (UTC) and event name; days are inclusive.
+/// Users and events by day
+///
+/// Of one source, by day (UTC) and event name; days are inclusive.
+#[utoipa::path(
+    get, path = "/api/metrics/daily", operation_id = "get_daily", tag = "first system", params(DailyParameters),
+    responses((status = 200, description = "By day, then event name.", body = Vec<DailyRow>), QueryProblems),
+)]
 async fn daily(State(app): State<AppState>, uri: Uri) -> Result<Response, HttpProblem> {
     let mut pairs = query_pairs(&uri)?;
     pairs.retain(|(_, value)| !value.is_empty());

@@ -5,27 +5,35 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{Query, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::routing::get;
 use futures::Stream;
 use tallymesh_actors::tail::{TAIL_FIELDS, Watched, Watcher};
 use tallymesh_protocol::definition::FieldRef;
 use tallymesh_protocol::error::{ErrorCode, Problem, nearest};
 use tallymesh_protocol::filter::Filter;
 use tallymesh_protocol::limits::FILTERS_MAX;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use super::openapi::{TailParameters, TailProblems};
 use super::{AppState, HttpProblem};
 use crate::life::Life;
 use crate::limits::RETRY_AFTER_MS;
 
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-pub fn router() -> Router<AppState> {
-    Router::new().route("/v1/tail", get(tail))
+pub fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(tail))
 }
 
+/// Watch events
+///
+/// Accepted events as they come, as server-sent events: `event: event` with one event as JSON, `event: lagged` with `{"missed": n}` when the client was too slow.
+#[utoipa::path(
+    get, path = "/v1/tail", operation_id = "watch_events", tag = "query", params(TailParameters),
+    responses((status = 200, description = "A stream without end.", body = String, content_type = "text/event-stream"), TailProblems),
+)]
 async fn tail(
     State(app): State<AppState>,
     Query(params): Query<Vec<(String, String)>>,

@@ -1,18 +1,14 @@
 //! The answer to an ingest request.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 use tallymesh_protocol::event::{RejectCode, Rejection};
-use tallymesh_protocol::hash::ShardId;
+use tallymesh_protocol::token::WriteToken;
+use utoipa::ToSchema;
 
 use super::Appended;
 use crate::limits::REJECTIONS_SHOWN_MAX;
 
-/// First byte of a token.
-const TOKEN_VERSION: u8 = 1;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AckStatus {
     Accepted,
@@ -21,7 +17,7 @@ pub enum AckStatus {
 }
 
 /// One refused event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Refusal {
     /// Place among the array's items or the non-empty lines, from 0.
     pub index: u32,
@@ -51,7 +47,7 @@ impl Refusals {
 }
 
 /// Whether the refused events can be looked at later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LettersKept {
     All,
@@ -59,19 +55,24 @@ pub enum LettersKept {
     Lost,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Ack {
     pub status: AckStatus,
     /// Newly counted events.
     pub count: u64,
+    /// Events that had been counted before, or twice in this batch.
     pub duplicates: u64,
+    /// Events that came without an id.
     pub generated_ids: u32,
+    /// Refused events, the first 1 000 of them.
     pub rejected: Vec<Refusal>,
     /// All refused events, when `rejected` does not list them all.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub rejected_total: Option<u64>,
     /// Only said when it is `lost`.
     #[serde(skip_serializing_if = "is_all")]
+    #[schema(required = false)]
     pub dead_letters: LettersKept,
     /// Names this write to a later query (read your writes).
     pub token: String,
@@ -82,7 +83,14 @@ fn is_all(kept: &LettersKept) -> bool {
 }
 
 impl Ack {
-    pub(super) fn new(events: u32, appended: &Appended, generated_ids: u32, refusals: Refusals, dead_letters: LettersKept) -> Self {
+    pub(super) fn new(
+        events: u32,
+        appended: &Appended,
+        generated_ids: u32,
+        refusals: Refusals,
+        dead_letters: LettersKept,
+        token: &WriteToken,
+    ) -> Self {
         let shown = refusals.shown.len() as u64;
         Self {
             status: if events == 0 && refusals.total > 0 { AckStatus::Rejected } else { AckStatus::Accepted },
@@ -92,32 +100,18 @@ impl Ack {
             rejected_total: (refusals.total > shown).then_some(refusals.total),
             rejected: refusals.shown,
             dead_letters,
-            token: token(&appended.positions),
+            token: token.encode(),
         }
     }
-}
-
-/// Version, then shard `u16` and log index `u64` of each part, little-endian, as base64 without padding. A shard with several parts counts with its last.
-fn token(positions: &[(ShardId, u64)]) -> String {
-    let mut last: Vec<(ShardId, u64)> = Vec::with_capacity(positions.len());
-    for &(shard, index) in positions {
-        match last.iter_mut().find(|(s, _)| *s == shard) {
-            Some((_, i)) => *i = index.max(*i),
-            None => last.push((shard, index)),
-        }
-    }
-    let mut bytes = Vec::with_capacity(1 + 10 * last.len());
-    bytes.push(TOKEN_VERSION);
-    for (shard, index) in last {
-        bytes.extend_from_slice(&shard.0.to_le_bytes());
-        bytes.extend_from_slice(&index.to_le_bytes());
-    }
-    URL_SAFE_NO_PAD.encode(bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn token() -> WriteToken {
+        WriteToken::new(7, Vec::new())
+    }
 
     fn refusal(index: u32) -> Refusal {
         Refusal { index, rejection: Rejection::new(RejectCode::MissingField, Some("event"), "`event` is missing") }
@@ -125,13 +119,13 @@ mod tests {
 
     #[test]
     fn an_answer_reads_as_the_interface_says() {
-        let appended = Appended { counted: 2, duplicates: 1, positions: vec![(ShardId(3), 7), (ShardId(3), 9), (ShardId(1), 2)] };
+        let appended = Appended { counted: 2, duplicates: 1, positions: Vec::new() };
         let mut refusals = Refusals::default();
         refusals.add(refusal(3));
-        let ack = serde_json::to_value(Ack::new(3, &appended, 1, refusals, LettersKept::All)).expect("JSON");
+        let ack = serde_json::to_value(Ack::new(3, &appended, 1, refusals, LettersKept::All, &token())).expect("JSON");
         assert_eq!(
             ack,
-            serde_json::json!({"status": "accepted", "count": 2, "duplicates": 1, "generated_ids": 1, "token": "AQMACQAAAAAAAAABAAIAAAAAAAAA",
+            serde_json::json!({"status": "accepted", "count": 2, "duplicates": 1, "generated_ids": 1, "token": token().encode(),
                 "rejected": [{"index": 3, "code": "missing_field", "field": "event", "detail": "`event` is missing"}]})
         );
     }
@@ -141,14 +135,14 @@ mod tests {
         let mut refusals = Refusals::default();
         (0..1_500).for_each(|i| refusals.add(refusal(i)));
         assert_eq!(refusals.by_code, [(RejectCode::MissingField, 1_500)]);
-        let ack = Ack::new(0, &Appended::default(), 0, refusals, LettersKept::Lost);
+        let ack = Ack::new(0, &Appended::default(), 0, refusals, LettersKept::Lost, &token());
         assert_eq!((ack.status, ack.rejected.len(), ack.rejected_total), (AckStatus::Rejected, REJECTIONS_SHOWN_MAX, Some(1_500)));
         assert_eq!(serde_json::to_value(ack).expect("JSON")["dead_letters"], "lost");
     }
 
     #[test]
     fn an_empty_batch_is_accepted() {
-        let ack = Ack::new(0, &Appended::default(), 0, Refusals::default(), LettersKept::All);
-        assert_eq!((ack.status, ack.token.as_str()), (AckStatus::Accepted, "AQ"));
+        let ack = Ack::new(0, &Appended::default(), 0, Refusals::default(), LettersKept::All, &token());
+        assert_eq!(ack.status, AckStatus::Accepted);
     }
 }

@@ -26,6 +26,8 @@ pub struct Reading {
     pub door: Door,
     pub ids: GeneratedIds,
     pub request_id: String,
+    /// Of events that name none.
+    pub schema_version: Option<String>,
     /// Whether somebody watches accepted events.
     pub is_watched: bool,
 }
@@ -43,7 +45,8 @@ impl Batch {
     /// What it holds on to, in bytes, give or take its small change.
     pub fn memory_bytes(&self) -> usize {
         let parts: usize = self.encoded.parts.iter().map(|(_, bytes)| bytes.len()).sum();
-        let letters: usize = self.letters.iter().map(|l| l.raw.len() + size_of::<NewLetter>()).sum();
+        let letters: usize =
+            self.letters.iter().map(|l| l.raw.len() + l.schema_version.as_ref().map_or(0, String::len) + size_of::<NewLetter>()).sum();
         let watched: usize = self.watched.iter().map(|w| w.json.len()).sum();
         parts + letters + watched
     }
@@ -84,7 +87,13 @@ struct Sink<'a> {
 
 impl EventSink for Sink<'_> {
     fn event(&mut self, index: u32, event: &Event<'_>) {
-        match self.encoder.push(index, event) {
+        let versioned = match &self.reading.schema_version {
+            Some(version) if event.schema_version.is_none() => {
+                Some(Event { schema_version: Some(version.as_str().into()), ..event.clone() })
+            }
+            _ => None,
+        };
+        match self.encoder.push(index, versioned.as_ref().unwrap_or(event)) {
             Ok(()) => {
                 if let Some(watched) = &mut self.watched {
                     watched.push(TailEvent::new(event, self.reading.door.now_ms));
@@ -107,6 +116,7 @@ impl EventSink for Sink<'_> {
             // A too large event came cut already.
             truncated: kept.len() < raw.len() || rejection.code == RejectCode::TooLarge,
             event_id: self.reading.ids.id(index),
+            schema_version: self.reading.schema_version.clone(),
         });
         self.refusals.add(Refusal { index, rejection });
     }

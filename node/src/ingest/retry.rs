@@ -10,6 +10,7 @@ use tallymesh_protocol::event::{RejectCode, Rejection};
 use tallymesh_protocol::parse::parse_event;
 use tallymesh_storage::StorageError;
 use tallymesh_storage::dead_letters::DeadLetter;
+use utoipa::ToSchema;
 
 use super::{Ingest, letters, room_for};
 use crate::limits::{REJECTIONS_SHOWN_MAX, RETRY_PAGE};
@@ -20,7 +21,7 @@ pub enum Selection {
     Ids(Vec<u64>),
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub struct Retried {
     /// Letters looked at.
     pub retried: u64,
@@ -36,7 +37,7 @@ pub struct Retried {
     pub rejected: Vec<RefusedAgain>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct RefusedAgain {
     pub id: String,
     #[serde(flatten)]
@@ -114,5 +115,6 @@ fn push(encoder: &mut BatchEncoder, index: u32, dead: &DeadLetter) -> Result<(),
     let mut event = parse_event(text)?;
     event.event_id.get_or_insert_with(|| dead.letter.event_id.as_str().into());
     event.timestamp_ms.get_or_insert(dead.letter.arrived_ms);
+    event.schema_version = event.schema_version.or(dead.letter.schema_version.as_deref().map(Into::into));
     encoder.push(index, &event)
 }

@@ -10,6 +10,7 @@ use crate::error::{ErrorCode, Problem, nearest};
 use crate::filter::Filter;
 use crate::limits::{AGGREGATES_MAX, FILTER_VALUES_MAX, FILTERS_MAX, GROUP_BY_MAX, QUERY_TIMEOUT_MS_MAX, ROWS_DEFAULT, ROWS_MAX};
 use crate::merge::PagePosition;
+use crate::token::WriteToken;
 
 /// `order=`. Ties are broken by time, then group, so that equal questions get equal answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +58,8 @@ pub enum ResponseFormat {
     #[default]
     Json,
     Csv,
+    /// Arrow IPC stream.
+    Arrow,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -77,8 +80,8 @@ pub struct MetricQuery {
     pub compare: Option<Compare>,
     pub timeout_ms: Option<u64>,
     pub format: ResponseFormat,
-    /// Read-your-writes token of an ack, not looked into here.
-    pub token: Option<String>,
+    /// Read-your-writes token of an ack.
+    pub token: Option<WriteToken>,
     /// An answer given before will do, as long as it says how old it is.
     pub may_be_cached: bool,
     /// Where the last page ended; `range` is then the one that the first page was read for.
@@ -123,8 +126,13 @@ impl MetricQuery {
             fill: choice(params, "fill", &[("none", Fill::None), ("zero", Fill::Zero), ("null", Fill::Null)])?.unwrap_or_default(),
             compare: choice(params, "compare", &[("previous", Compare::Previous), ("day", Compare::Day), ("week", Compare::Week)])?,
             timeout_ms: number(params, "timeout_ms", QUERY_TIMEOUT_MS_MAX)?,
-            format: choice(params, FORMAT, &[("json", ResponseFormat::Json), ("csv", ResponseFormat::Csv)])?.unwrap_or_default(),
-            token: params.get("token").map(str::to_owned),
+            format: choice(
+                params,
+                FORMAT,
+                &[("json", ResponseFormat::Json), ("csv", ResponseFormat::Csv), ("arrow", ResponseFormat::Arrow)],
+            )?
+            .unwrap_or_default(),
+            token: params.get("token").map(WriteToken::decode).transpose()?,
             may_be_cached: choice(params, "cache", &[("off", false), ("on", true)])?.unwrap_or_default(),
             after,
             fingerprint,

@@ -22,6 +22,8 @@ pub struct NewLetter {
     pub truncated: bool,
     /// The id that an event without one gets when it is sent again, so that sending it twice counts once.
     pub event_id: String,
+    /// What its request said about the events that name no schema version.
+    pub schema_version: Option<String>,
 }
 
 /// A refused event as kept.
@@ -40,6 +42,8 @@ struct Description {
     rejection: Rejection,
     truncated: bool,
     event_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    schema_version: Option<String>,
 }
 
 impl NewLetter {
@@ -51,6 +55,7 @@ impl NewLetter {
             rejection: self.rejection.clone(),
             truncated: self.truncated,
             event_id: self.event_id.clone(),
+            schema_version: self.schema_version.clone(),
         };
         let mut out = vec![VERSION, 0, 0, 0, 0];
         // Plain text and numbers into memory: it cannot fail.
@@ -78,6 +83,7 @@ impl NewLetter {
             raw: Bytes::copy_from_slice(raw),
             truncated: d.truncated,
             event_id: d.event_id,
+            schema_version: d.schema_version,
         })
     }
 }

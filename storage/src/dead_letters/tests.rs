@@ -16,6 +16,7 @@ fn letter(index: u32, raw: &[u8]) -> NewLetter {
         raw: Bytes::copy_from_slice(raw),
         truncated: false,
         event_id: format!("letter-{index}"),
+        schema_version: (index % 2 == 1).then(|| "1.0.0".to_owned()),
     }
 }
 

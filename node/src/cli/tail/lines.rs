@@ -1,6 +1,7 @@
-//! One event as one line for people.
+//! One event as one line for people, or as a record of CSV.
 
 use serde_json::Value;
+use tallymesh_protocol::answer::csv_field;
 use tallymesh_protocol::time::rfc3339;
 
 use crate::cli::output::printable;
@@ -15,6 +16,28 @@ const RESET: &str = "\x1b[0m";
 const PROPERTIES_CHARS_MAX: usize = 100;
 /// A user or session is shown with so many characters at most.
 const IDENTITY_CHARS_MAX: usize = 12;
+
+/// Columns of CSV, in the order of the fields of an event.
+const COLUMNS: [&str; 10] =
+    ["timestamp", "event", "event_id", "user_id", "session_id", "source", "device_type", "country_code", "value", "properties"];
+
+pub fn csv_header() -> String {
+    format!("{}\r\n", COLUMNS.join(","))
+}
+
+/// A record of RFC 4180; null and absent are empty, properties are their JSON.
+pub fn as_csv(json: &str) -> String {
+    let event = serde_json::from_str::<Value>(json).unwrap_or_default();
+    let fields: Vec<String> = COLUMNS
+        .iter()
+        .map(|column| match &event[*column] {
+            Value::Null => String::new(),
+            Value::String(text) => csv_field(text).into_owned(),
+            other => csv_field(&other.to_string()).into_owned(),
+        })
+        .collect();
+    format!("{}\r\n", fields.join(","))
+}
 
 /// The line for an event as the node tells it; with colour on a terminal. Text of the event cannot steer the terminal.
 pub fn for_people(json: &str, with_colour: bool) -> String {
@@ -83,6 +106,14 @@ mod tests {
         assert_eq!(line, "2026-01-01T12:00:00Z      purchase            web – US                u_1          value=19 plan=team");
         assert!(for_people(r#"{"event":"error_occurred"}"#, true).contains(RED));
         assert!(for_people(r#"{"event":"a","session_id":"0123456789abcdef"}"#, false).ends_with("0123456789a…"));
+    }
+
+    #[test]
+    fn an_event_is_one_record_of_csv() {
+        let record =
+            as_csv(r#"{"event":"a,b","timestamp":"2026-01-01T12:00:00Z","user_id":null,"value":1.5,"properties":{"plan":"te\"am"}}"#);
+        assert_eq!(record, "2026-01-01T12:00:00Z,\"a,b\",,,,,,,1.5,\"{\"\"plan\"\":\"\"te\\\"\"am\"\"}\"\r\n");
+        assert_eq!(record.matches(',').count() - 1, csv_header().matches(',').count());
     }
 
     #[test]

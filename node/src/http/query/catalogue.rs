@@ -8,15 +8,17 @@ use serde::Serialize;
 use tallymesh_actors::{MetricUse, Offender};
 use tallymesh_protocol::cardinality::{CardinalityBudget, OTHER};
 use tallymesh_protocol::key::{DEFAULT_DIMENSIONS, MetricKind};
+use utoipa::ToSchema;
 
 use crate::http::AppState;
+use crate::http::openapi::PageProblems;
 
-#[derive(Serialize)]
-struct Catalogue {
+#[derive(Serialize, ToSchema)]
+pub(super) struct Catalogue {
     metrics: Vec<Metric>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Metric {
     name: String,
     kind: Kind,
@@ -24,6 +26,7 @@ struct Metric {
     dimensions: Vec<String>,
     /// Events that a defined metric counts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
     events: Vec<String>,
     /// Keys (combinations of dimension values) in use.
     cardinality: u64,
@@ -33,10 +36,11 @@ struct Metric {
     other_events: u64,
     /// While some were: the dimensions with the most values.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
     offenders: Vec<Offending>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Offending {
     dimension: String,
     /// Distinct values that were kept.
@@ -45,14 +49,18 @@ struct Offending {
     samples: Vec<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = MetricKind)]
 enum Kind {
     Defined,
     Event,
 }
 
+/// What can be asked for
+///
 /// Defined metrics, then every event name seen, each by name.
+#[utoipa::path(get, path = "/v1/metrics", operation_id = "list_metrics", tag = "query", responses((status = 200, description = "The catalogue.", body = Catalogue), PageProblems))]
 pub(super) async fn get_metrics(State(app): State<AppState>) -> Response {
     let budget = CardinalityBudget::from(&app.config.cardinality);
     let uses = app.mesh.metric_uses().await;

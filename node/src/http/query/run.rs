@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tallymesh_actors::ShardAnswer;
 use tallymesh_protocol::answer::Answer;
 use tallymesh_protocol::cardinality::OTHER;
 use tallymesh_protocol::error::{ErrorCode, Problem};
-use tallymesh_protocol::hash::DEFAULT_TENANT;
+use tallymesh_protocol::hash::{DEFAULT_TENANT, ShardId};
 use tallymesh_protocol::plan::Retention;
-use tallymesh_protocol::query::{Gathered, Leg, MetricQuery, PreparedQuery, QueryParams, unknown_metric};
+use tallymesh_protocol::query::{Gathered, Leg, MetricQuery, Partial, PreparedQuery, QueryParams, unknown_metric};
+use tallymesh_protocol::token::{WriteToken, bad_token, cluster_mark};
 
 use super::cache::Question;
 use crate::http::App;
@@ -17,6 +19,11 @@ use crate::http::App;
 const INLINE_CELLS_MAX: usize = 2_000;
 /// The shards are given the query's time; this much more and the query ends whatever they do.
 const OVERTIME: Duration = Duration::from_millis(500);
+/// Longest wait for a shard to apply the write of a token, and the pause before it is asked again.
+const TOKEN_WAIT_MAX: Duration = Duration::from_secs(2);
+const TOKEN_PAUSE: Duration = Duration::from_millis(20);
+/// What `Retry-After` says when a write could not be seen.
+const TOKEN_RETRY_AFTER_MS: u64 = 1_000;
 
 /// Dropping the future cancels the query: the shards' scans stop too.
 ///
@@ -75,6 +82,9 @@ pub(in crate::http) async fn together(
 
 fn prepare(app: &App, params: &QueryParams, now_ms: i64) -> Result<Arc<PreparedQuery>, Problem> {
     let query = MetricQuery::parse(params, now_ms)?;
+    if let Some(token) = &query.token {
+        check_origin(app, token)?;
+    }
     let retention = &app.config.retention;
     let retention = Retention { minute_ms: retention.minute.as_ms(), hour_ms: retention.hour.as_ms(), day_ms: retention.day.as_ms() };
     Ok(Arc::new(PreparedQuery::new(query, DEFAULT_TENANT, &app.mesh.definitions(), retention, now_ms)?))
@@ -129,7 +139,23 @@ async fn ask(app: &App, prepared: &Arc<PreparedQuery>, leg: &Leg, left: Duration
         return Err(late());
     }
     let asked = u32::from(app.mesh.shards());
-    let gathered = tokio::time::timeout(left + OVERTIME, app.mesh.query(leg.shard_query.clone(), left)).await.map_err(|_| late())?;
+    let clock = &app.machine.clock;
+    let began = clock.monotonic();
+    let patience = left.min(TOKEN_WAIT_MAX);
+    let gathered = loop {
+        let waited = clock.monotonic().saturating_sub(began);
+        let left = left.saturating_sub(waited);
+        let gathered = tokio::time::timeout(left + OVERTIME, app.mesh.query(leg.shard_query.clone(), left)).await.map_err(|_| late())?;
+        let Some(unseen) = prepared.query.token.as_ref().and_then(|token| Unseen::of(token, &gathered.answers, prepared.query.partial))
+        else {
+            break gathered;
+        };
+        let waited = clock.monotonic().saturating_sub(began);
+        if !unseen.may_come || waited + TOKEN_PAUSE >= patience {
+            return Err(unseen.problem());
+        }
+        tokio::time::sleep(TOKEN_PAUSE).await;
+    };
     let cells: usize = gathered.answers.iter().filter_map(|(_, answer)| answer.as_ref().ok()).map(|a| a.cells.len()).sum();
     let merged = if cells <= INLINE_CELLS_MAX {
         prepared.gather(asked, gathered.answers)
@@ -149,5 +175,48 @@ async fn ask(app: &App, prepared: &Arc<PreparedQuery>, leg: &Leg, left: Duration
             Err(unknown_metric(&prepared.query.metric, events.iter().map(String::as_str).chain(defined), names_beyond))
         }
         Err(problem) => Err(problem),
+    }
+}
+
+/// Whether the token was given here, in a cluster of this shape.
+fn check_origin(app: &App, token: &WriteToken) -> Result<(), Problem> {
+    if token.cluster != cluster_mark(app.mesh.cluster_id()) {
+        return Err(bad_token("the token was given by another cluster: its write is not here"));
+    }
+    match token.positions().iter().find(|(shard, _)| shard.0 >= app.mesh.shards()) {
+        Some((shard, _)) => Err(bad_token(format!("the token names shard {shard}, and there are {} shards", app.mesh.shards()))),
+        None => Ok(()),
+    }
+}
+
+/// A shard whose answer does not hold the write of a token.
+struct Unseen {
+    shard: ShardId,
+    index: u64,
+    /// What it has applied; `None` when it did not answer.
+    applied: Option<u64>,
+    may_come: bool,
+}
+
+impl Unseen {
+    fn of(token: &WriteToken, answers: &[(ShardId, ShardAnswer)], partial: Partial) -> Option<Self> {
+        token.positions().iter().find_map(|&(shard, index)| {
+            match answers.iter().find(|(answered, _)| *answered == shard).map(|(_, answer)| answer) {
+                Some(Ok(answer)) if answer.applied_index >= index => None,
+                Some(Ok(answer)) => Some(Self { shard, index, applied: Some(answer.applied_index), may_come: true }),
+                // Without leave to be partial, the shard's own problem is what the client gets.
+                Some(Err(_)) | None if partial == Partial::Fail => None,
+                Some(Err(_)) | None => Some(Self { shard, index, applied: None, may_come: false }),
+            }
+        })
+    }
+
+    fn problem(&self) -> Problem {
+        let Self { shard, index, applied, .. } = self;
+        let why = match applied {
+            Some(applied) => format!("shard {shard} has applied its log up to {applied}, and the token's write is at {index}"),
+            None => format!("shard {shard}, which has the token's write, did not answer"),
+        };
+        Problem::new(ErrorCode::WriteNotVisible, why).field("token").retry_after_ms(TOKEN_RETRY_AFTER_MS)
     }
 }

@@ -74,7 +74,7 @@ fn choices_name_the_nearest_one() {
         ("fill", "zeros", Some("zero")),
         ("compare", "weeks", Some("week")),
         ("cache", "yes", None),
-        ("format", "arrow", None),
+        ("format", "arow", Some("arrow")),
     ] {
         let problem = refusal(name, value);
         assert_eq!((problem.code, problem.field.as_deref()), (ErrorCode::BadParameter, Some(name)));

@@ -1,0 +1,75 @@
+//! Which problems an operation may answer with, by status.
+
+use std::collections::BTreeMap;
+
+use tallymesh_protocol::error::ErrorCode;
+use tallymesh_protocol::error::ErrorCode::*;
+use utoipa::IntoResponses;
+use utoipa::openapi::schema::{AllOfBuilder, ObjectBuilder, Ref, Type};
+use utoipa::openapi::{ContentBuilder, RefOr, Response, ResponseBuilder};
+
+pub const MEDIA_TYPE: &str = "application/problem+json";
+
+/// Of every operation: a request that does not parse, a node with too much to do, a bug.
+const ANY: [ErrorCode; 6] = [BadRequest, UriTooLong, HeadTooLarge, Overloaded, RateLimited, Internal];
+const QUERY: [ErrorCode; 13] = [
+    UnknownMetric,
+    BadParameter,
+    BadRange,
+    BadTimeZone,
+    UnknownDimension,
+    TooManyPoints,
+    TooManyCells,
+    GrainUnavailable,
+    ShardUnavailable,
+    StorageFailed,
+    ShuttingDown,
+    WriteNotVisible,
+    QueryTimeout,
+];
+const BODY: [ErrorCode; 2] = [RequestTimeout, BodyTooLarge];
+const WRITE: [ErrorCode; 5] = [ShardUnavailable, PartlyDurable, ShuttingDown, StorageFailed, DiskFull];
+
+type Responses = BTreeMap<String, RefOr<Response>>;
+
+macro_rules! problems {
+    ($($(#[$doc:meta])* $name:ident: $($codes:expr),+;)+) => {$(
+        $(#[$doc])*
+        pub enum $name {}
+
+        impl IntoResponses for $name {
+            fn responses() -> Responses {
+                responses([&ANY[..], $(&$codes[..]),+].concat())
+            }
+        }
+    )+};
+}
+
+problems! {
+    /// Of what is only looked up.
+    PageProblems: [];
+    ReadyProblems: [ShardUnavailable, ShuttingDown, DiskFull];
+    QueryProblems: QUERY;
+    NamedProblems: QUERY, [NotFound];
+    QueryBodyProblems: QUERY, BODY, [EmptyBody, BadJson];
+    IngestProblems: BODY, WRITE, [EmptyBody, BadJson, BadEncoding, TooManyEvents, UnsupportedMediaType, UnsupportedEncoding];
+    /// Of reading dead letters.
+    StoredProblems: [BadParameter, StorageFailed];
+    RetryProblems: BODY, WRITE, [BadJson, BadParameter];
+    TailProblems: [BadParameter];
+}
+
+fn responses(mut codes: Vec<ErrorCode>) -> Responses {
+    codes.sort_by_key(|code| (code.status(), code.as_str()));
+    codes.dedup();
+    let of_status = |codes: &[ErrorCode]| {
+        let names: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
+        // The general shape, and which of the codes it can be here.
+        let code = ObjectBuilder::new().property("code", ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)));
+        let schema = AllOfBuilder::new().item(Ref::from_schema_name("Problem")).item(code);
+        let description: Vec<String> = codes.iter().map(|code| format!("`{}`: {}.", code.as_str(), code.title())).collect();
+        let content = ContentBuilder::new().schema(Some(schema)).build();
+        RefOr::T(ResponseBuilder::new().description(description.join(" ")).content(MEDIA_TYPE, content).build())
+    };
+    codes.chunk_by(|a, b| a.status() == b.status()).map(|codes| (codes[0].status().to_string(), of_status(codes))).collect()
+}
