@@ -42,6 +42,7 @@ async fn answers_are_as_the_document_says() {
         (Method::GET, "/ready".into(), None, 200),
         (Method::POST, "/v1/events".into(), Some(bad.to_string()), 200),
         (Method::POST, "/events".into(), Some("[{}]".into()), 422),
+        (Method::POST, "/events".into(), Some("{\"event\":\"page_view\"}".into()), 200),
         (Method::POST, "/v1/events".into(), Some("nonsense".into()), 400),
         (Method::POST, "/v1/events".into(), Some(String::new()), 400),
         (Method::POST, "/v1/events".into(), Some(json!(vec![json!({"event": "a"}); 10_001]).to_string()), 413),
