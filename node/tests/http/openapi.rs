@@ -52,7 +52,7 @@ async fn answers_are_as_the_document_says() {
         (Method::GET, "/v1/query?metric=page_view&range=1h&format=arrow".into(), None, 200),
         (Method::GET, "/v1/query?metric=nothing&range=1h".into(), None, 404),
         (Method::GET, "/v1/query?metric=page_view&range=365d&step=1m".into(), None, 422),
-        (Method::GET, "/v1/dead-letters?colour=red".into(), None, 400),
+        (Method::GET, "/v1/dead-letters?colour=red".into(), None, 422),
         (Method::POST, "/v1/query".into(), Some(json!({"metric": "page_view", "range": "1h", "agg": ["count"]}).to_string()), 200),
         (Method::POST, "/v1/query".into(), Some(several.to_string()), 200),
         (Method::POST, "/v1/query".into(), Some("[".into()), 400),
