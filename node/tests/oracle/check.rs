@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 
-use super::ask::{Ask, Expected, Group, Leg};
+use super::ask::{Ask, Expected, Group, Leg, Width};
 use super::calendar::{DAY, HOUR, MINUTE, date_text};
 use super::model::Cell;
 
@@ -32,7 +32,7 @@ impl<'a, 'm> Checker<'a, 'm> {
         let starts = &expected.current.starts;
         let mut steps: HashMap<String, usize> = starts.iter().enumerate().map(|(i, s)| (rfc3339(*s), i)).collect();
         if let (Some(last), Some(earlier)) = (starts.last(), &expected.earlier) {
-            let width = starts.windows(2).last().map_or(0, |w| w[1] - w[0]);
+            let width = expected.current.width.map_or(0, Width::ms);
             for step in starts.len()..earlier.starts.len() {
                 steps.insert(rfc3339(last + (step + 1 - starts.len()) as i64 * width), step);
             }
@@ -113,6 +113,7 @@ impl<'a, 'm> Checker<'a, 'm> {
             }
             return;
         };
+        let in_future = row["compare"]["time"].as_str().is_some_and(|time| time > self.now.as_str());
         self.values(earlier, place, &row["compare"]["values"], errors, in_future, "compare.");
         let start = earlier.starts.get(place.0).map(|s| rfc3339(*s));
         if start.is_some() && row["compare"]["time"].as_str() != start.as_deref() {

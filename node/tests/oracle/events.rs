@@ -259,7 +259,7 @@ impl Maker {
         if random.one_in(40) {
             let (member, json, code) = *random.pick(&[
                 ("value", "\"5\"", "wrong_type"),
-                ("value", "1e999", "bad_json"),
+                ("value", "1e999", "bad_value"),
                 ("timestamp", "\"yesterday\"", "bad_timestamp"),
                 ("properties", "[]", "wrong_type"),
                 ("user_id", "1.5", "wrong_type"),

@@ -78,7 +78,8 @@ fn layout<'a>(aggregates: &'a [Aggregate], names: &'a [String], order: Order, li
         fill: Fill::None,
         complete: true,
         now_ms: i64::MAX,
-        compare_shift_ms: 600_000,
+        step_ms: 60_000,
+        earlier_starts: &[-600_000, -540_000],
     }
 }
 
