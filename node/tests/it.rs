@@ -23,6 +23,7 @@ mod http {
 
 mod oracle {
     mod ask;
+    mod bounds;
     mod calendar;
     mod check;
     mod clock;
@@ -30,5 +31,6 @@ mod oracle {
     mod model;
     mod property;
     mod random;
+    mod receipts;
     mod world;
 }

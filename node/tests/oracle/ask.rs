@@ -262,7 +262,9 @@ fn range(random: &mut Random, zone: &Zone, now: i64, params: &mut Vec<(&'static 
         let text = match random.below(3) {
             0 if is_midnight => date_text(local.div_euclid(DAY)),
             0 | 1 => at.to_string(),
-            _ => format!("{}T{:02}:{:02}:{:02}.{:03}Z", date_text(day), clock / HOUR, clock / MINUTE % 60, clock / 1_000 % 60, clock % 1_000),
+            _ => {
+                format!("{}T{:02}:{:02}:{:02}.{:03}Z", date_text(day), clock / HOUR, clock / MINUTE % 60, clock / 1_000 % 60, clock % 1_000)
+            }
         };
         params.push((name, text));
     };
@@ -304,17 +306,15 @@ fn aggregates(random: &mut Random, params: &mut Vec<(&'static str, String)>) -> 
     chosen
 }
 
-fn groups(
-    random: &mut Random,
-    dimensions: &[(String, Field)],
-    params: &mut Vec<(&'static str, String)>,
-) -> Vec<(String, String, Field)> {
+fn groups(random: &mut Random, dimensions: &[(String, Field)], params: &mut Vec<(&'static str, String)>) -> Vec<(String, String, Field)> {
     let mut dimensions = dimensions.to_vec();
     random.shuffle(&mut dimensions);
     let count = random.below(dimensions.len() + 1).min(random.below(5));
     let groups: Vec<(String, String, Field)> = dimensions[..count]
         .iter()
-        .map(|(name, field)| (if random.one_in(2) { name.clone() } else { random.pick(&field.spellings()).clone() }, name.clone(), field.clone()))
+        .map(|(name, field)| {
+            (if random.one_in(2) { name.clone() } else { random.pick(&field.spellings()).clone() }, name.clone(), field.clone())
+        })
         .collect();
     if !groups.is_empty() {
         let asked: Vec<String> = groups.iter().map(|(asked, ..)| asked.replace('\\', r"\\").replace(',', r"\,")).collect();

@@ -66,9 +66,7 @@ impl Zone {
             fixed("UTC", 0),
             fixed("Asia/Kathmandu", 5 * HOUR + 45 * MINUTE),
             // Last Sundays of March and October, 01:00 UTC.
-            Self::new("Europe/Berlin", HOUR, 2 * HOUR, |y| {
-                [last(0, days(y, 3, 31)) * DAY + HOUR, last(0, days(y, 10, 31)) * DAY + HOUR]
-            }),
+            Self::new("Europe/Berlin", HOUR, 2 * HOUR, |y| [last(0, days(y, 3, 31)) * DAY + HOUR, last(0, days(y, 10, 31)) * DAY + HOUR]),
             // Second Sunday of March, first of November, 02:00 local time.
             Self::new("America/New_York", -5 * HOUR, -4 * HOUR, |y| {
                 [first(0, days(y, 3, 8)) * DAY + 7 * HOUR, first(0, days(y, 11, 1)) * DAY + 6 * HOUR]

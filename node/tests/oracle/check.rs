@@ -212,7 +212,13 @@ impl<'a, 'm> Checker<'a, 'm> {
                 order => {
                     let values = (a["values"][first].as_f64(), b["values"][first].as_f64());
                     let by_value = match values {
-                        (Some(a), Some(b)) => if order == "value" { a.total_cmp(&b) } else { b.total_cmp(&a) },
+                        (Some(a), Some(b)) => {
+                            if order == "value" {
+                                a.total_cmp(&b)
+                            } else {
+                                b.total_cmp(&a)
+                            }
+                        }
                         (a, b) => a.is_none().cmp(&b.is_none()),
                     };
                     by_value.then_with(place)

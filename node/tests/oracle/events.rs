@@ -240,7 +240,9 @@ impl Maker {
                 (0, "_metadata") => members.push(("_metadata".to_owned(), format!("{{\"source\": {json}, \"sdk_version\": \"1\"}}"))),
                 (0, alias) => members.push((alias.to_owned(), json)),
                 // The field beats its alias, and an earlier member of the same name is overwritten.
-                (1, alias) if alias != "_metadata" => members.extend([(alias.to_owned(), "\"XX\"".to_owned()), (aliases[0].to_owned(), json)]),
+                (1, alias) if alias != "_metadata" => {
+                    members.extend([(alias.to_owned(), "\"XX\"".to_owned()), (aliases[0].to_owned(), json)])
+                }
                 _ => members.push((aliases[0].to_owned(), json)),
             }
         }
@@ -309,7 +311,6 @@ fn render(random: &mut Random, mut members: Vec<(String, String)>) -> String {
         }
     }
     let space = *random.pick(&["", "", "", " ", "\t", "  "]);
-    let members: Vec<String> =
-        members.iter().map(|(name, json)| format!("{}{space}:{space}{json}", json_string(random, name))).collect();
+    let members: Vec<String> = members.iter().map(|(name, json)| format!("{}{space}:{space}{json}", json_string(random, name))).collect();
     format!("{{{space}{}{space}}}", members.join(&format!("{space},{space}")))
 }

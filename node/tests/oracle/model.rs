@@ -229,7 +229,8 @@ impl Model {
 
     /// Dimensions of a metric as answers spell them.
     pub fn dimensions(&self, metric: &str) -> Vec<(String, Field)> {
-        let default = [("source", Field::Source), ("device_type", Field::Device), ("country_code", Field::Country), ("event", Field::Event)];
+        let default =
+            [("source", Field::Source), ("device_type", Field::Device), ("country_code", Field::Country), ("event", Field::Event)];
         match self.metric(metric) {
             Some(own) => own.dimensions.clone(),
             None => default.into_iter().map(|(name, field)| (name.to_owned(), field)).collect(),

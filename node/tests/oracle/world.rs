@@ -104,11 +104,8 @@ impl World {
             }
         })
         .await;
-        let maker = Maker::new(
-            random.one_in(3),
-            *random.pick(&[3, 40, 3_000]),
-            [kept.minute, kept.hour, kept.day].into_iter().flatten().collect(),
-        );
+        let maker =
+            Maker::new(random.one_in(3), *random.pick(&[3, 40, 3_000]), [kept.minute, kept.hour, kept.day].into_iter().flatten().collect());
         Self { random, clock, node, model: Model::new(kept, horizon, metrics), maker, history: Vec::new(), asked: 0 }
     }
 
@@ -278,7 +275,11 @@ impl World {
             }
         }
         let wrong = Checker::new(&ask, &expected, now).check(&data, &receipt);
-        if wrong.is_empty() { Ok(()) } else { fail(format!("{} of {} rows, first differences:\n    {}", data.len(), rows, wrong.join("\n    "))) }
+        if wrong.is_empty() {
+            Ok(())
+        } else {
+            fail(format!("{} of {} rows, first differences:\n    {}", data.len(), rows, wrong.join("\n    ")))
+        }
     }
 
     /// The same page again as CSV, and as one of several queries.
