@@ -66,7 +66,7 @@ const NUMBERS: [(&str, f64); 19] = [
     ("1e-9", 1e-9),
     ("1e100", 1e100),
     ("-1E+2", -100.0),
-    ("3.14159", 3.14159),
+    ("2.50000", 2.5),
 ];
 
 fn owned(text: &Option<&str>) -> Option<String> {

@@ -127,7 +127,8 @@ impl Metric {
             filter.push(condition.text(&spell(random, &field)));
             conditions.push(condition);
         }
-        let value = if random.one_in(2) { Field::Value } else { Field::Property(*random.pick(&["n", "amount", "plan"])) };
+        let names = ["n", "amount", "plan"];
+        let value = if random.one_in(2) { Field::Value } else { Field::Property(names[random.below(names.len())]) };
         let definition = MetricDefinition {
             name: name.clone(),
             event: events.iter().map(|e| (*e).to_owned()).collect(),

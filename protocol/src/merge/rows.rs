@@ -187,7 +187,7 @@ impl Layout<'_> {
     /// The step of a position, and how many groups come up to and with its group.
     fn place_of(&self, after: &PagePosition, groups: &[&GroupKey]) -> (u32, u32) {
         let starts = self.starts.unwrap_or_default();
-        let beyond = starts.last().map_or(0, |last| (after.time_ms - last - 1).max(0) / self.step_ms.max(1));
+        let beyond = starts.last().map_or(0, |last| (after.time_ms.saturating_sub(*last).max(1) - 1) / self.step_ms.max(1));
         let bucket = starts.partition_point(|s| *s < after.time_ms) + beyond as usize;
         (bucket as u32, groups.partition_point(|g| compare_groups(g, &after.group).is_le()) as u32)
     }
