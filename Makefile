@@ -5,7 +5,7 @@ export CARGO_TARGET_DIR
 RATE ?= 10
 HTTP ?= 127.0.0.1:7070
 
-.PHONY: help demo test fmt lint unit api-fuzz build dashboard dashboard-test deny setup flights-year clean-demo
+.PHONY: help demo test fmt lint unit api-fuzz build dashboard dashboard-test deny setup oracle flights-year clean-demo
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -44,6 +44,10 @@ deny: ## Licences, duplicate and banned crates, sources (installs cargo-deny whe
 
 api-fuzz: ## Requests made from /openapi.json against a node: no fault, no undocumented answer (needs PyPI the first time)
 	@ops/api-fuzz/run.sh
+
+oracle: ## Random nodes against a plain count: make oracle WORLDS=1000 (SEED=7 WORLDS=1 repeats one)
+	TALLYMESH_ORACLE_WORLDS=$(or $(WORLDS),200) $(if $(SEED),TALLYMESH_ORACLE_SEED=$(SEED)) \
+		cargo test --locked --package tallymesh-node --test it answers_of_a_whole_node -- --nocapture
 
 flights-year: ## The flights test over the whole year: make flights-year FILE=flights.ndjson.gz
 	cargo build --workspace --locked

@@ -9,7 +9,7 @@ mod http {
     mod clients;
     mod dead_letters;
     mod formats;
-    mod harness;
+    pub(crate) mod harness;
     mod ingest;
     mod named;
     mod openapi;
@@ -19,4 +19,18 @@ mod http {
     mod slow;
     mod tail;
     mod token;
+}
+
+mod oracle {
+    mod ask;
+    mod bounds;
+    mod calendar;
+    mod check;
+    mod clock;
+    mod events;
+    mod model;
+    mod property;
+    mod random;
+    mod receipts;
+    mod world;
 }

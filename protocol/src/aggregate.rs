@@ -2,6 +2,8 @@
 
 mod distinct;
 mod quantiles;
+#[cfg(test)]
+mod tests;
 
 pub use distinct::{DISTINCT_TWO_STANDARD_ERRORS, Distinct, sketch_of};
 pub use quantiles::{QUANTILE_RELATIVE_ERROR, Quantiles, bin_of, value_of_bin};

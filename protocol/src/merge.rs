@@ -51,14 +51,22 @@ impl Merger {
         if has_time {
             self.watermark_ms = Some(self.watermark_ms.map_or(answer.watermark_ms, |w| w.min(answer.watermark_ms)));
         }
-        let mut numbers = Vec::with_capacity(answer.groups.len());
-        for group in answer.groups {
-            let next = self.groups.len() as u32;
-            numbers.push(*self.groups.entry(group).or_insert(next));
-        }
+        // A shard names the groups of all keys that it looked at; those without events in the range are none of the answer.
+        let mut numbers: Vec<Option<u32>> = vec![None; answer.groups.len()];
+        let mut names = answer.groups;
         for cell in answer.cells.into_iter().filter(|c| c.values.count > 0) {
-            let Some(&group) = numbers.get(cell.group as usize) else {
+            let at = cell.group as usize;
+            let (Some(number), Some(name)) = (numbers.get_mut(at), names.get_mut(at)) else {
                 return Err(Problem::new(ErrorCode::Internal, "a shard answered with a group that it did not name"));
+            };
+            let group = match *number {
+                Some(group) => group,
+                None => {
+                    let next = self.groups.len() as u32;
+                    let group = *self.groups.entry(std::mem::take(name)).or_insert(next);
+                    *number = Some(group);
+                    group
+                }
             };
             match self.cells.entry((cell.bucket, group)) {
                 Entry::Occupied(mut held) => held.get_mut().merge(&cell.values),

@@ -30,8 +30,10 @@ pub struct Layout<'a> {
     pub complete: bool,
     /// Steps from here on are not over: not seeing events there does not mean there are none.
     pub now_ms: i64,
-    /// How much later the range is than the one it is compared with.
-    pub compare_shift_ms: i64,
+    /// Usual length of a step, for those that only the earlier range has; 0 without steps.
+    pub step_ms: i64,
+    /// Start of each step of the range that it is compared with; the two need not have equally many.
+    pub earlier_starts: &'a [i64],
 }
 
 /// Where a page ended.
@@ -76,7 +78,7 @@ pub fn lay_out(layout: &Layout<'_>, current: &Merged, earlier: Option<&Merged>) 
     let by_value = matches!(layout.order, Order::Value | Order::ValueDescending);
     if let (true, Some(first)) = (by_value, layout.aggregates.first()) {
         for line in &mut lines {
-            line.value = layout.value(first, line.current.map(|i| &current.cells[i as usize].values), line.bucket);
+            line.value = layout.value(first, line.current.map(|i| &current.cells[i as usize].values), layout.time_ms(line.bucket));
         }
     }
     if let Some(after) = layout.after {
@@ -169,20 +171,24 @@ impl Layout<'_> {
         }
     }
 
-    /// Start of a step; of one that only the earlier range has, where it would be.
-    fn time_ms(&self, bucket: u32) -> i64 {
-        let starts = self.starts.unwrap_or_default();
-        let width = || starts.windows(2).last().map_or(0, |w| w[1] - w[0]);
+    /// Start of a step; of one that only the other of two compared ranges has, where it would be.
+    fn start_of(&self, starts: &[i64], bucket: u32) -> i64 {
         match (starts.get(bucket as usize), starts.last()) {
             (Some(start), _) => *start,
-            (None, Some(last)) => last + (i64::from(bucket) + 1 - starts.len() as i64) * width(),
+            (None, Some(last)) => last + (i64::from(bucket) + 1 - starts.len() as i64) * self.step_ms,
             (None, None) => 0,
         }
     }
 
+    fn time_ms(&self, bucket: u32) -> i64 {
+        self.start_of(self.starts.unwrap_or_default(), bucket)
+    }
+
     /// The step of a position, and how many groups come up to and with its group.
     fn place_of(&self, after: &PagePosition, groups: &[&GroupKey]) -> (u32, u32) {
-        let bucket = self.starts.unwrap_or_default().partition_point(|s| *s < after.time_ms);
+        let starts = self.starts.unwrap_or_default();
+        let beyond = starts.last().map_or(0, |last| (after.time_ms.saturating_sub(*last).max(1) - 1) / self.step_ms.max(1));
+        let bucket = starts.partition_point(|s| *s < after.time_ms) + beyond as usize;
         (bucket as u32, groups.partition_point(|g| compare_groups(g, &after.group).is_le()) as u32)
     }
 
@@ -199,17 +205,17 @@ impl Layout<'_> {
     }
 
     /// A cell's value, or what stands where there is no cell.
-    fn value(&self, aggregate: &Aggregate, cell: Option<&Accumulator>, bucket: u32) -> Option<f64> {
+    fn value(&self, aggregate: &Aggregate, cell: Option<&Accumulator>, start_ms: i64) -> Option<f64> {
         match cell {
             Some(cell) => value_of(aggregate, cell),
-            None if self.fill == Fill::Null || !self.complete || self.time_ms(bucket) > self.now_ms => None,
+            None if self.fill == Fill::Null || !self.complete || start_ms > self.now_ms => None,
             None if self.fill == Fill::Zero && *aggregate == Aggregate::Sum => Some(0.0),
             None => value_of(aggregate, &Accumulator::default()),
         }
     }
 
-    fn values(&self, cell: Option<&Accumulator>, bucket: u32) -> BTreeMap<String, Option<f64>> {
-        self.aggregates.iter().map(|a| (a.label().to_owned(), self.value(a, cell, bucket))).collect()
+    fn values(&self, cell: Option<&Accumulator>, start_ms: i64) -> BTreeMap<String, Option<f64>> {
+        self.aggregates.iter().map(|a| (a.label().to_owned(), self.value(a, cell, start_ms))).collect()
     }
 }
 
@@ -219,10 +225,13 @@ fn row(layout: &Layout<'_>, line: &Line, groups: &[&GroupKey], current: &Merged,
     Row {
         time: layout.starts.map(|_| rfc3339(time_ms)),
         group: group.map(|g| layout.group_names.iter().cloned().zip(g.iter().cloned()).collect()),
-        values: layout.values(line.current.map(|i| &current.cells[i as usize].values), line.bucket),
-        compare: earlier.map(|earlier| Compared {
-            time: layout.starts.map(|_| rfc3339(time_ms - layout.compare_shift_ms)),
-            values: layout.values(line.earlier.map(|i| &earlier.cells[i as usize].values), line.bucket),
+        values: layout.values(line.current.map(|i| &current.cells[i as usize].values), time_ms),
+        compare: earlier.map(|earlier| {
+            let time_ms = layout.start_of(layout.earlier_starts, line.bucket);
+            Compared {
+                time: layout.starts.map(|_| rfc3339(time_ms)),
+                values: layout.values(line.earlier.map(|i| &earlier.cells[i as usize].values), time_ms),
+            }
         }),
     }
 }
@@ -230,12 +239,14 @@ fn row(layout: &Layout<'_>, line: &Line, groups: &[&GroupKey], current: &Merged,
 /// `None` without a value.
 pub fn value_of(aggregate: &Aggregate, cell: &Accumulator) -> Option<f64> {
     let valued = cell.value_count > 0;
+    // A sum that a double cannot hold is not known.
+    let known = |v: f64| Some(v).filter(|v| valued && v.is_finite());
     match aggregate {
         Aggregate::Count => Some(cell.count as f64),
-        Aggregate::Sum => valued.then_some(cell.sum),
+        Aggregate::Sum => known(cell.sum),
         Aggregate::Min => valued.then_some(cell.min),
         Aggregate::Max => valued.then_some(cell.max),
-        Aggregate::Avg => cell.avg(),
+        Aggregate::Avg => cell.avg().and_then(known),
         Aggregate::Last => cell.last.map(|l| l.value),
         Aggregate::Users => Some(cell.users.estimate()),
         Aggregate::Sessions => Some(cell.sessions.estimate()),

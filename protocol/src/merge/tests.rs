@@ -6,6 +6,7 @@ use super::*;
 use crate::aggregate::{DISTINCT_TWO_STANDARD_ERRORS, QUANTILE_RELATIVE_ERROR, Wants};
 use crate::answer::Row;
 use crate::query::{Aggregate, Fill, Order};
+use crate::time::rfc3339;
 
 const ALL: Wants = Wants { values: true, last: true, users: true, sessions: true, quantiles: true };
 
@@ -78,7 +79,8 @@ fn layout<'a>(aggregates: &'a [Aggregate], names: &'a [String], order: Order, li
         fill: Fill::None,
         complete: true,
         now_ms: i64::MAX,
-        compare_shift_ms: 600_000,
+        step_ms: 60_000,
+        earlier_starts: &[-600_000, -540_000],
     }
 }
 
@@ -230,6 +232,69 @@ fn a_comparison_joins_both_ways() {
     let expected =
         [("g0", 0.0, 1.0, "1969-12-31T23:50:00Z"), ("g1", 1.0, 0.0, "1969-12-31T23:50:00Z"), ("g1", 1.0, 2.0, "1969-12-31T23:51:00Z")];
     assert_eq!(shown, expected.map(|(g, now, then, time)| (g.to_owned(), Some(now), Some(then), time.to_owned())));
+}
+
+#[test]
+fn steps_that_only_the_earlier_range_has_each_have_a_time_and_a_page() {
+    let names = ["g".to_owned()];
+    let samples: Vec<Sample> = (0..4).flat_map(|bucket| [1, 2].map(|g| sample(bucket, Some(g), None))).collect();
+    let (current, earlier) = (merged(&samples[..2]), merged(&samples));
+    let wanted = [Aggregate::Count];
+    let starts = |n: usize| &[-600_000, -540_000, -480_000, -420_000][..n];
+    for order in [Order::Time, Order::TimeDescending, Order::Value, Order::ValueDescending] {
+        let base = Layout { starts: Some(&STARTS[..1]), earlier_starts: starts(4), ..layout(&wanted, &names, order, 100) };
+        let whole = lay_out(&base, &current, Some(&earlier)).expect("small").rows;
+        let mut pages = Vec::new();
+        let mut after = None;
+        for _ in 0..whole.len() {
+            let page = lay_out(&Layout { limit: 3, after: after.as_ref(), ..base }, &current, Some(&earlier)).expect("small");
+            pages.extend(page.rows);
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(pages, whole, "{order:?}");
+        let mut times: Vec<_> = whole.iter().map(|r| (r.time.clone(), r.compare.as_ref().and_then(|c| c.time.clone()))).collect();
+        times.sort();
+        times.dedup();
+        let expected = [0, 60_000, 120_000, 180_000].map(rfc3339).into_iter().map(Some).zip(starts(4).iter().map(|s| Some(rfc3339(*s))));
+        assert_eq!(times, expected.collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn groups_without_events_in_the_range_are_not_filled() {
+    let mut merger = Merger::new(10);
+    let groups = [Some(1), Some(2), None].map(group_key).to_vec();
+    let cells = vec![Cell { group: 1, bucket: 0, values: Accumulator { count: 1, ..Accumulator::default() } }];
+    merger.push(PartialAnswer { groups, cells, ..PartialAnswer::default() }).expect("one cell");
+    let (wanted, names) = ([Aggregate::Count], ["g".to_owned()]);
+    let layout = Layout { fill: Fill::Zero, ..layout(&wanted, &names, Order::Time, 100) };
+    let rows = lay_out(&layout, &merger.finish(), None).expect("small").rows;
+    assert_eq!(rows.iter().map(|r| key(r).1).collect::<Vec<_>>(), vec![Some("g2".to_owned()); STARTS.len()]);
+}
+
+#[test]
+fn a_sum_beyond_a_double_is_null_and_last_in_order() {
+    let cell = |group, values: &[f64]| {
+        let mut cell = Cell { group, bucket: 0, values: Accumulator::default() };
+        values.iter().for_each(|v| cell.values.add(ALL, 0, 0, 0, 0, Some(*v)));
+        cell
+    };
+    let mut merger = Merger::new(10);
+    let groups = [Some(1), Some(2), Some(3)].map(group_key).to_vec();
+    let cells = vec![cell(0, &[f64::MAX, f64::MAX]), cell(1, &[f64::MIN, f64::MIN]), cell(2, &[7.0])];
+    merger.push(PartialAnswer { groups, cells, ..PartialAnswer::default() }).expect("three cells");
+    let merged = merger.finish();
+    for order in [Order::Value, Order::ValueDescending] {
+        let rows = lay_out(&layout(&[Aggregate::Sum, Aggregate::Avg, Aggregate::Max], &["g".to_owned()], order, 10), &merged, None)
+            .expect("small")
+            .rows;
+        let sums: Vec<_> = rows.iter().map(|r| (r.values["sum"], r.values["avg"])).collect();
+        assert_eq!(sums, [(Some(7.0), Some(7.0)), (None, None), (None, None)], "{order:?}");
+        assert_eq!(rows[1].values["max"], Some(f64::MAX));
+    }
 }
 
 #[test]

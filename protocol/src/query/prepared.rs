@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::{Timestamp, ToSpan};
 
-use super::{Aggregate, Compare, MetricQuery, MetricSelector, Partial, Resolved, ShardQuery, Step, TimeRange, cursor};
+use super::{Aggregate, Compare, MetricQuery, MetricSelector, Partial, Resolved, ShardQuery, Step, StepWidth, TimeRange, cursor};
 use crate::answer::{Answer, PartialAnswer, Receipt, ShardsAnswered};
 use crate::cardinality::OTHER;
 use crate::definition::DefinitionSet;
@@ -28,7 +28,6 @@ pub struct PreparedQuery {
     pub current: Leg,
     pub earlier: Option<Leg>,
     group_names: Vec<String>,
-    compare_shift_ms: i64,
     now_ms: i64,
 }
 
@@ -65,8 +64,7 @@ impl PreparedQuery {
             .map(|range| plan(range, current.step.map_or(Step::None, Step::Every), &query.zone, retention, now_ms))
             .transpose()?
             .map(leg);
-        let compare_shift_ms = earlier_range.map_or(0, |range| query.range.from_ms - range.from_ms);
-        Ok(Self { current: leg(current), earlier, group_names: resolved.group_names.clone(), compare_shift_ms, now_ms, query })
+        Ok(Self { current: leg(current), earlier, group_names: resolved.group_names.clone(), now_ms, query })
     }
 
     /// Names of the group dimensions, in the order asked.
@@ -126,7 +124,9 @@ impl PreparedQuery {
             fill: self.query.fill,
             complete,
             now_ms: self.now_ms,
-            compare_shift_ms: self.compare_shift_ms,
+            step_ms: self.current.plan.step.map_or(0, StepWidth::ms),
+            // Without a step there are starts too, but nothing is at them.
+            earlier_starts: self.earlier.as_ref().filter(|leg| leg.plan.step.is_some()).map_or(&[], |leg| &leg.plan.starts),
         };
         let page = lay_out(&layout, &current.merged, earlier.as_ref().map(|e| &e.merged))?;
         let range = self.current.plan.range;
