@@ -97,27 +97,25 @@ export function Explore() {
         onClear={() => setView({ filter: undefined })}
       />
     ) : (
-      <>
-        <Chart
-          summary={`${aggregatesOf(question).join(", ")} of ${name} per ${stepOf(question)}${isGrouped ? ` by ${groups.join(", ")}` : ""}`}
-          times={shown.times}
-          series={shown.series}
-          tz={tz}
-          height={360}
-          stepMs={stepMs}
-          openFromMs={openFrom(shown.times, stepMs, total.data.receipt.to, !question.from)}
-          isPartial={!total.data.receipt.complete}
-          onPick={(time, series) => {
-            const group = groupOf(series.key);
-            if (group) pick(group);
-            else setView(zoomOf(time, stepMs));
-          }}
-          pickSeries={(series) => {
-            const group = groupOf(series.key);
-            return group && (() => pick(group));
-          }}
-        />
-      </>
+      <Chart
+        summary={`${aggregatesOf(question).join(", ")} of ${name} per ${stepOf(question)}${isGrouped ? ` by ${groups.join(", ")}` : ""}`}
+        times={shown.times}
+        series={shown.series}
+        tz={tz}
+        height={360}
+        stepMs={stepMs}
+        openFromMs={openFrom(shown.times, stepMs, total.data.receipt.to, !question.from)}
+        isPartial={!total.data.receipt.complete}
+        onPick={(time, series) => {
+          const group = groupOf(series.key);
+          if (group) pick(group);
+          else setView(zoomOf(time, stepMs));
+        }}
+        pickSeries={(series) => {
+          const group = groupOf(series.key);
+          return group && (() => pick(group));
+        }}
+      />
     );
   } else {
     const rows = ranked.data?.data ?? [];
