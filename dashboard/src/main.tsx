@@ -12,6 +12,8 @@ const queries = new QueryClient({
   defaultOptions: {
     queries: {
       refetchOnWindowFocus: true,
+      // The node may well be on this machine: it answers also where the browser sees no network.
+      networkMode: "always",
       // A refusal will not change by asking again; a missing node may come back.
       retry: (failures, error) => !(error instanceof Problem && error.body.status < 500) && failures < RETRIES_MAX,
     },

@@ -1,6 +1,6 @@
 import { createRootRoute, createRoute, createRouter, lazyRouteComponent } from "@tanstack/react-router";
 import { questionSchema } from "./pages/explore/question";
-import { Overview } from "./pages/Overview";
+import { Overview } from "./pages/overview/Overview";
 import { viewSchema } from "./search/view";
 import { NotFound, Shell } from "./shell/Shell";
 

@@ -21,11 +21,14 @@ export type Receipt = z.infer<typeof receiptSchema>;
 export const valuesSchema = z.record(z.string(), z.number().nullable());
 export type Values = z.infer<typeof valuesSchema>;
 
+export const groupSchema = z.record(z.string(), z.string().nullable());
+
 export const rowSchema = z.object({
   time: z.string().optional(),
-  group: z.record(z.string(), z.string().nullable()).optional(),
+  group: groupSchema.optional(),
   values: valuesSchema,
-  compare: valuesSchema.nullish(),
+  /** The same row of the compared period, at its own time. */
+  compare: z.object({ time: z.string().optional(), values: valuesSchema }).nullish(),
 });
 export type Row = z.infer<typeof rowSchema>;
 

@@ -46,5 +46,9 @@ export async function request<T>(path: string, schema: z.ZodType<T>, init: Reque
 export const ask = (query: MetricQuery, signal?: AbortSignal): Promise<Answer> =>
   request(`/v1/query?${queryString(query)}&cache=on&partial=allow`, answerSchema, signal ? { signal } : {});
 
-export const health = (signal?: AbortSignal) => request("/health", healthSchema, signal ? { signal } : {});
+/** A node that takes longer than this to say how it is counts as gone, in milliseconds. */
+const HEALTH_TIMEOUT_MS = 3_000;
+
+export const health = (signal: AbortSignal) =>
+  request("/health", healthSchema, { signal: AbortSignal.any([signal, AbortSignal.timeout(HEALTH_TIMEOUT_MS)]) });
 export const catalogue = (signal?: AbortSignal) => request("/v1/metrics", catalogueSchema, signal ? { signal } : {});

@@ -44,3 +44,9 @@ export function filterFor(dimension: string, value: string | null): string {
   const escaped = (text: string) => text.replace(/[\\|:,]/g, (c) => `\\${c}`);
   return `${escaped(dimension)}:${value === null ? "" : escaped(value)}`;
 }
+
+/** The dimension that a filter is about. */
+export function dimensionOf(filter: string): string {
+  const found = /^!?((?:\\.|[^\\:])*):/.exec(filter);
+  return (found?.[1] ?? filter).replace(/\\(.)/g, "$1");
+}

@@ -1,7 +1,9 @@
-import { keepPreviousData, useQuery } from "@tanstack/react-query";
+import { keepPreviousData, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useEffect } from "react";
 import { noteLatency } from "../shell/useConnection";
 import type { Answer } from "./answer";
 import { ask } from "./client";
+import { feed, useIsLive } from "./feed";
 import { type MetricQuery, queryString } from "./query";
 
 /** How often a panel asks again while nothing pushes, in milliseconds. */
@@ -9,16 +11,42 @@ export const POLL_MS = 5_000;
 
 /** The answer to `query`, kept up to date. While a changed question is under way the last answer stays, marked as previous. */
 export function useAnswer(query: MetricQuery, options: { enabled?: boolean } = {}) {
-  return useQuery<Answer>({
-    queryKey: ["answer", queryString(query)],
+  const client = useQueryClient();
+  const asked = queryString(query);
+  const isEnabled = options.enabled ?? true;
+  const isLive = useIsLive(asked);
+  const result = useQuery<Answer>({
+    queryKey: ["answer", asked],
     queryFn: async ({ signal }) => {
       const start = performance.now();
       const answer = await ask(query, signal);
       noteLatency(performance.now() - start);
       return answer;
     },
-    enabled: options.enabled ?? true,
-    refetchInterval: POLL_MS,
+    enabled: isEnabled,
+    refetchInterval: isLive ? false : POLL_MS,
     placeholderData: keepPreviousData,
   });
+  // Only what the node has answered once goes on the stream: one bad question would have it refused for all.
+  const isAnswered = isEnabled && result.data !== undefined && !result.isPlaceholderData;
+  useEffect(() => {
+    if (!isAnswered) return;
+    return feed.watch(asked, (answer) => client.setQueryData(["answer", asked], answer));
+  }, [asked, isAnswered, client]);
+  // A stream that breaks off is most often a node that is gone: ask at once, so that the page says so.
+  useEffect(() => {
+    if (!isLive) return;
+    return () => {
+      if (!feed.isLive(asked)) void client.invalidateQueries({ queryKey: ["answer", asked] });
+    };
+  }, [asked, isLive, client]);
+  return { ...result, freshAtMs: Math.max(result.dataUpdatedAt, isAnswered ? feed.heardMs : 0) };
+}
+
+export type Result = ReturnType<typeof useAnswer>;
+
+/** Since when what is shown is older than it should be, epoch milliseconds; null while it is not. */
+export function staleSince(...results: Result[]): number | null {
+  const failed = results.filter((r) => r.isError && r.data);
+  return failed.length ? Math.min(...failed.map((r) => r.freshAtMs)) : null;
 }

@@ -1,7 +1,9 @@
 // One door to all drawing: recharts for panels, uPlot where there are many points; both load when first needed. Beside each stands its table.
+import { ChartSpline, Table2 } from "lucide-react";
 import { lazy, Suspense, useId, useState } from "react";
 import { moment, number } from "../lib/format";
 import { Skeleton } from "../panels/states";
+import { Legend } from "./Legend";
 import { type ChartProps, SVG_POINTS_MAX } from "./model";
 
 const SvgChart = lazy(() => import("./SvgChart"));
@@ -15,28 +17,34 @@ export function Chart(props: ChartProps) {
   const Drawn = points > SVG_POINTS_MAX ? CanvasChart : SvgChart;
   const summary = useId();
   const [isTable, setTable] = useState(false);
+  const size = props.height ? { style: { height: props.height } } : {};
   return (
-    <figure className="m-0" aria-labelledby={summary}>
+    <figure className="m-0 flex h-full min-h-0 flex-col" aria-labelledby={summary}>
       <figcaption id={summary} className="sr-only">
         {props.summary}
       </figcaption>
       {isTable ? (
         <DataTable {...props} />
       ) : (
-        <div aria-hidden style={{ height: props.height ?? 224 }}>
+        <div aria-hidden className="min-h-32 flex-1" {...size}>
           <Suspense fallback={<Skeleton height="h-full" />}>
             <Drawn {...props} />
           </Suspense>
         </div>
       )}
-      <button
-        type="button"
-        aria-pressed={isTable}
-        onClick={() => setTable(!isTable)}
-        className="mt-1 rounded text-xs text-muted underline-offset-2 hover:text-ink hover:underline"
-      >
-        {isTable ? "Show the chart" : "Show as a table"}
-      </button>
+      <div className="mt-1.5 flex items-end justify-between gap-4">
+        {props.isBare ? <span /> : <Legend series={props.series} pickSeries={props.pickSeries} />}
+        <button
+          type="button"
+          aria-pressed={isTable}
+          onClick={() => setTable(!isTable)}
+          className="ml-auto inline-flex shrink-0 items-center gap-1 rounded px-1 text-xs text-muted hover:text-ink"
+        >
+          {isTable ? <ChartSpline size={13} aria-hidden /> : <Table2 size={13} aria-hidden />}
+          {isTable ? "Chart" : "Table"}
+          <span className="sr-only">: {props.summary}</span>
+        </button>
+      </div>
     </figure>
   );
 }
@@ -45,13 +53,20 @@ function DataTable({ times, series, tz, summary, format, height }: ChartProps) {
   const print = format ?? ((value) => number(value));
   const first = Math.max(0, times.length - TABLE_ROWS_MAX);
   return (
-    <section aria-label={summary} className="overflow-auto" style={{ maxHeight: height ?? 224 }} tabIndex={0}>
+    <section
+      aria-label={summary}
+      className="min-h-32 flex-1 overflow-auto"
+      style={height ? { height } : {}}
+      tabIndex={0}
+    >
       <table className="tabular w-full text-xs">
         <thead className="sticky top-0 bg-surface text-left text-muted">
           <tr>
-            <th className="py-1 pr-4 font-medium">Time</th>
+            <th scope="col" className="py-1 pr-4 font-medium">
+              Time
+            </th>
             {series.map((s) => (
-              <th key={s.key} className="py-1 pr-4 text-right font-medium">
+              <th key={s.key} scope="col" className="py-1 pr-4 text-right font-medium">
                 {s.label}
               </th>
             ))}
@@ -60,7 +75,9 @@ function DataTable({ times, series, tz, summary, format, height }: ChartProps) {
         <tbody>
           {times.slice(first).map((time, i) => (
             <tr key={time} className="border-t border-line">
-              <th className="py-1 pr-4 text-left font-normal whitespace-nowrap">{moment(time, tz)}</th>
+              <th scope="row" className="py-1 pr-4 text-left font-normal whitespace-nowrap">
+                {moment(time, tz)}
+              </th>
               {series.map((s) => (
                 <td key={s.key} className="py-1 pr-4 text-right">
                   {print(s.values[first + i] ?? null, s)}

@@ -21,7 +21,14 @@ export interface ChartProps {
   times: number[];
   series: Series[];
   tz: string;
+  /** In pixels; without one the chart takes the room there is. */
   height?: number;
+  /** Length of a step, milliseconds. */
+  stepMs?: number;
+  /** Nothing but the line: for a figure that stands beside. */
+  isBare?: boolean;
+  /** How the axes write their values; `right` is a share unless said otherwise. */
+  axes?: { left?: (value: number) => string; right?: (value: number) => string };
   /** From here on the step is not over yet: drawn as such. */
   openFromMs?: number | null;
   /** Horizontal lines, such as a threshold. */
@@ -30,6 +37,8 @@ export interface ChartProps {
   isPartial?: boolean;
   format?: (value: number | null, series: Series) => string;
   onPick?: (timeMs: number, series: Series) => void;
+  /** Names in the legend that can be clicked: those for which this gives something to do. */
+  pickSeries?: (series: Series) => (() => void) | undefined;
 }
 
 /** Above this many points in all, drawing goes to the canvas. */

@@ -25,6 +25,22 @@ export function plusMinus(relative: number | undefined): string | null {
   return relative ? `± ${(relative * 100).toFixed(relative < 0.01 ? 2 : 1)} %` : null;
 }
 
+/** `+12.5 %`, of a share `+0.3 points`; null when there is nothing to compare with. */
+export function change(
+  now: number | null | undefined,
+  before: number | null | undefined,
+  isShare = false,
+): string | null {
+  if (now === null || now === undefined || before === null || before === undefined) return null;
+  if (isShare) return `${signed((now - before) * 100, 2)} points`;
+  return before === 0 ? (now === 0 ? "no change" : null) : `${signed(((now - before) / before) * 100, 1)} %`;
+}
+
+function signed(value: number, digits: number): string {
+  const text = Math.abs(value).toFixed(digits);
+  return Number(text) === 0 ? text : `${value < 0 ? "−" : "+"}${text}`;
+}
+
 const parts = new Map<string, Intl.DateTimeFormat>();
 
 function formatter(tz: string, options: Intl.DateTimeFormatOptions): Intl.DateTimeFormat {

@@ -1,5 +1,5 @@
 // The frame of every panel: title, figure, honesty. What is missing, stale or estimated is said here once, so that no chart can forget it.
-import { AlertTriangle, Clock3, Sigma } from "lucide-react";
+import { AlertTriangle, Clock3, FilterX, Sigma } from "lucide-react";
 import { type ReactNode, useId } from "react";
 import type { Receipt } from "../api/answer";
 import { clock, plusMinus } from "../lib/format";
@@ -14,15 +14,34 @@ interface PanelProps {
   estimated?: string[];
   /** Set when what is shown is older than it should be. */
   staleSinceMs?: number | null;
+  /** Filters of the page that do not hold here. */
+  withoutFilters?: string[];
+  /** A changed question is under way; what is shown answers the last one. */
+  isBusy?: boolean;
   tz: string;
   children: ReactNode;
 }
 
 export function Panel(props: PanelProps) {
-  const { title, hint, figure, actions, receipt, estimated = [], staleSinceMs, tz, children } = props;
+  const {
+    title,
+    hint,
+    figure,
+    actions,
+    receipt,
+    estimated = [],
+    staleSinceMs,
+    withoutFilters = [],
+    isBusy = false,
+    tz,
+    children,
+  } = props;
   const heading = useId();
   return (
-    <section aria-labelledby={heading} className="flex min-w-0 flex-col rounded-xl border border-line bg-surface p-4">
+    <section
+      aria-labelledby={heading}
+      className="relative flex min-w-0 flex-col rounded-xl border border-line bg-surface p-4"
+    >
       <header className="mb-3 flex items-start gap-3">
         <div className="min-w-0 flex-1">
           <h2 id={heading} className="truncate font-medium text-ink">
@@ -33,8 +52,16 @@ export function Panel(props: PanelProps) {
         <div className="flex shrink-0 items-center gap-2">{actions}</div>
       </header>
       {figure ? <div className="mb-2">{figure}</div> : null}
-      <div className="min-h-0 flex-1">{children}</div>
-      <Honesty receipt={receipt} estimated={estimated} staleSinceMs={staleSinceMs ?? null} tz={tz} />
+      <div aria-busy={isBusy} className={`min-h-0 flex-1 transition-opacity ${isBusy ? "opacity-60" : ""}`}>
+        {children}
+      </div>
+      <Honesty
+        receipt={receipt}
+        estimated={estimated}
+        staleSinceMs={staleSinceMs ?? null}
+        withoutFilters={withoutFilters}
+        tz={tz}
+      />
     </section>
   );
 }
@@ -43,10 +70,14 @@ function Honesty(props: {
   receipt: Receipt | undefined;
   estimated: string[];
   staleSinceMs: number | null;
+  withoutFilters: string[];
   tz: string;
 }) {
-  const { receipt, estimated, staleSinceMs, tz } = props;
+  const { receipt, estimated, staleSinceMs, withoutFilters, tz } = props;
   const notes: ReactNode[] = [];
+  for (const filter of withoutFilters) {
+    notes.push(<Note key={filter} icon={<FilterX size={13} />} tone="text-warn" text={`Not filtered by ${filter}`} />);
+  }
   if (staleSinceMs !== null) {
     notes.push(
       <Note key="stale" icon={<Clock3 size={13} />} tone="text-warn" text={`Stale since ${clock(staleSinceMs, tz)}`} />,

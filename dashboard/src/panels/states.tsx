@@ -1,7 +1,8 @@
 // What a panel shows when it has no picture: loading, nothing yet, nothing that matches, an error. Never an empty frame, never a nought.
-import { Check, Copy, FilterX, PlugZap, SearchX } from "lucide-react";
+import { Check, Copy, FilterX, PlugZap, Ruler, SearchX } from "lucide-react";
 import { type ReactNode, useState } from "react";
 import { Problem, Unreachable } from "../api/client";
+import { dimensionOf } from "../api/query";
 
 export function Skeleton({ height = "h-56" }: { height?: string }) {
   return (
@@ -13,7 +14,7 @@ export function Skeleton({ height = "h-56" }: { height?: string }) {
 
 function Message({ icon, title, children }: { icon: ReactNode; title: string; children?: ReactNode }) {
   return (
-    <div className="flex min-h-40 flex-col items-center justify-center gap-2 px-4 py-6 text-center">
+    <div className="flex h-full min-h-40 flex-col items-center justify-center gap-2 px-4 py-6 text-center">
       <span aria-hidden className="text-muted">
         {icon}
       </span>
@@ -34,6 +35,35 @@ export function NoEventsYet({ event }: { event: string }) {
     <Message icon={<PlugZap size={22} />} title="No events yet">
       <p className="max-w-md text-xs text-muted">Send the first one; it shows here within a second.</p>
       <CopyLine text={curlFor(event)} />
+    </Message>
+  );
+}
+
+/** The page is filtered by what this panel's metric does not count by: leaving the filter out unasked would show another number under the same name. */
+export function ForeignFilter(props: { filter: string; onDrop: () => void; onRemove: () => void }) {
+  const button = "rounded-md border border-line px-3 py-1.5 hover:bg-raised";
+  return (
+    <Message icon={<FilterX size={22} />} title={`This panel has no dimension “${dimensionOf(props.filter)}”`}>
+      <p className="max-w-md text-xs break-words text-muted">
+        The filter {props.filter} cannot be applied to its metric.
+      </p>
+      <div className="flex flex-wrap justify-center gap-2">
+        <button type="button" className={button} onClick={props.onDrop}>
+          Show it unfiltered
+        </button>
+        <button type="button" className={button} onClick={props.onRemove}>
+          Remove the filter
+        </button>
+      </div>
+    </Message>
+  );
+}
+
+export function NoSuchMetric({ what, definition }: { what: string; definition: string }) {
+  return (
+    <Message icon={<Ruler size={22} />} title={what}>
+      <p className="max-w-md text-xs text-muted">Define one in the configuration before the cluster is founded:</p>
+      <pre className="rounded-md bg-raised px-3 py-2 text-left font-mono text-xs">{definition}</pre>
     </Message>
   );
 }

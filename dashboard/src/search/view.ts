@@ -1,5 +1,6 @@
 // What every page shows is in its address: range, zone, comparison and filters. Reading never fails: a bad part is as if it were not there.
 import { z } from "zod";
+import { isZone } from "../lib/zone";
 
 export const RANGES = ["1h", "6h", "24h", "7d"] as const;
 
@@ -11,7 +12,7 @@ export const viewSchema = z.object({
     .catch(undefined),
   from: z.iso.datetime({ offset: true }).optional().catch(undefined),
   to: z.iso.datetime({ offset: true }).optional().catch(undefined),
-  tz: z.string().max(64).optional().catch(undefined),
+  tz: z.string().refine(isZone).optional().catch(undefined),
   compare: z.enum(["previous", "week", "day"]).optional().catch(undefined),
   filter: z.array(z.string().max(2_000)).max(20).optional().catch(undefined),
 });
@@ -49,4 +50,12 @@ export const STEP_MS: Record<string, number> = {
   "1d": 86_400_000,
 };
 
-export const browserZone = (): string => Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
+export const COMPARISONS = { previous: "previous period", day: "day before", week: "week before" } as const;
+
+/** A click on a step shows that step; short ones with what is around them. */
+export function zoomOf(startMs: number, stepMs: number): { from: string; to: string } {
+  const spread = Math.max(0, Math.ceil((ZOOM_MIN_MS - stepMs) / 2 / 60_000)) * 60_000;
+  const iso = (ms: number) => new Date(ms).toISOString();
+  return { from: iso(startMs - spread), to: iso(startMs + stepMs + spread) };
+}
+const ZOOM_MIN_MS = 15 * 60_000;

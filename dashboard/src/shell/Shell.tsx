@@ -1,6 +1,7 @@
 import { Link, Outlet } from "@tanstack/react-router";
-import { BarChart3, LayoutDashboard, MailWarning, Network } from "lucide-react";
+import { BarChart3, LayoutDashboard, MailWarning, Network, Search } from "lucide-react";
 import type { ReactNode } from "react";
+import { Commands, Key, openPalette } from "./Commands";
 import { ConnectionLight } from "./ConnectionLight";
 import { FilterChips } from "./FilterChips";
 import { Toolbar } from "./Toolbar";
@@ -38,12 +39,23 @@ export function Shell() {
           ))}
         </nav>
         <div className="ml-auto flex items-center gap-3">
+          <button
+            type="button"
+            onClick={openPalette}
+            className="inline-flex items-center gap-2 rounded-md border border-line px-2.5 py-1 text-xs text-muted hover:bg-raised hover:text-ink"
+          >
+            <Search size={13} aria-hidden /> Search
+            <span aria-hidden className="max-sm:hidden">
+              <Key name="Ctrl K" />
+            </span>
+          </button>
           <ConnectionLight />
         </div>
       </header>
       <Toolbar />
       <FilterChips />
-      <main id="main" className="min-w-0 flex-1 pt-4">
+      <Commands />
+      <main id="main" tabIndex={-1} className="min-w-0 flex-1 pt-4 outline-none">
         <Outlet />
       </main>
     </div>

@@ -2,6 +2,7 @@
 import { useQuery } from "@tanstack/react-query";
 import { useEffect, useState } from "react";
 import { health } from "../api/client";
+import { useIsLive } from "../api/feed";
 
 const POLL_MS = 2_000;
 const SLOW_P95_MS = 1_000;
@@ -11,6 +12,8 @@ export type Light = "green" | "yellow" | "red";
 export interface Connection {
   light: Light;
   reason: string;
+  /** Whether changes come by themselves. */
+  isPushed: boolean;
   node: string | null;
   /** When the node last answered, epoch milliseconds. */
   lastAnswerMs: number | null;
@@ -42,17 +45,18 @@ export function useConnection(): Connection {
   useEffect(() => {
     if (query.dataUpdatedAt && !query.isError) setLast(query.dataUpdatedAt);
   }, [query.dataUpdatedAt, query.isError]);
+  const isPushed = useIsLive();
   const node = query.data?.node ?? null;
-  if (query.isError) return { light: "red", reason: `${node ?? "The node"} does not answer`, node, lastAnswerMs };
-  if (!query.data) return { light: "yellow", reason: "Asking the node", node, lastAnswerMs };
+  const said = (light: Light, reason: string): Connection => ({ light, reason, isPushed, node, lastAnswerMs });
+  if (query.isError) return said("red", `${node ?? "The node"} does not answer`);
+  if (!query.data) return said("yellow", "Asking the node");
   const { shards, status, reasons } = query.data;
   if (status !== "ok") {
-    const light = status === "failing" ? "red" : "yellow";
-    return { light, reason: reasons?.join("; ") || `The node says ${status}`, node, lastAnswerMs };
+    return said(status === "failing" ? "red" : "yellow", reasons?.join("; ") || `The node says ${status}`);
   }
   const slow = p95(took);
   if (slow !== null && slow > SLOW_P95_MS) {
-    return { light: "yellow", reason: `Slow: 95 % of answers within ${Math.round(slow)} ms`, node, lastAnswerMs };
+    return said("yellow", `Slow: 95 % of answers within ${Math.round(slow)} ms`);
   }
-  return { light: "green", reason: `All ${shards.total} shards of ${node} answer`, node, lastAnswerMs };
+  return said("green", `All ${shards.total} shards of ${node} answer`);
 }

@@ -1,6 +1,7 @@
 import { useNavigate, useSearch } from "@tanstack/react-router";
 import { useCallback, useMemo } from "react";
-import { browserZone, type View } from "../search/view";
+import { browserZone } from "../lib/zone";
+import type { View } from "../search/view";
 
 /** The page's view and how to change it; each change is an entry of the browser's history. */
 export function useView() {

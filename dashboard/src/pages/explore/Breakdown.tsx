@@ -21,7 +21,7 @@ export function Breakdown({
       <ol className="flex flex-col gap-1.5">
         {shown.map((row) => {
           const value = row.values[aggregate] ?? null;
-          const before = row.compare?.[aggregate];
+          const before = row.compare?.values[aggregate];
           return (
             <li key={groupKey(row.group)}>
               <button

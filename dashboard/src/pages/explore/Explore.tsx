@@ -4,16 +4,18 @@ import { Download, Image, Terminal } from "lucide-react";
 import { type ReactNode, useCallback, useRef, useState } from "react";
 import { catalogue } from "../../api/client";
 import { filterFor, queryString } from "../../api/query";
-import { useAnswer } from "../../api/useAnswer";
+import { staleSince, useAnswer } from "../../api/useAnswer";
+import { openFrom } from "../../charts/axis";
 import { Chart } from "../../charts/Chart";
 import { number } from "../../lib/format";
 import { Panel } from "../../panels/Panel";
+import { Picker } from "../../panels/Picker";
 import { Failed, NoEventsYet, NothingMatches, Skeleton } from "../../panels/states";
+import { STEP_MS, zoomOf } from "../../search/view";
 import { useView } from "../../shell/useView";
 import { Breakdown } from "./Breakdown";
 import { GroupTable } from "./GroupTable";
-import { Legend } from "./Legend";
-import { Picker } from "./Picker";
+
 import {
   AGGREGATES,
   aggregatesOf,
@@ -22,7 +24,6 @@ import {
   groupsQuery,
   isOverTime,
   metricOf,
-  openFrom,
   PICTURES,
   pictureOf,
   type Question,
@@ -72,10 +73,13 @@ export function Explore() {
     for (const [dimension, value] of Object.entries(group ?? {})) addFilter(filterFor(dimension, value));
   };
 
+  const groupOf = (key: string) => top.find((row) => groupKey(row.group) === key)?.group;
+  const stepMs = STEP_MS[stepOf(question)] ?? 60_000;
+
   const failed = results.find((r) => r.isError && !r.data);
   let body: ReactNode;
   if (failed) {
-    body = <Failed error={failed.error} onRetry={() => results.forEach((r) => void r.refetch())} />;
+    body = <Failed error={failed.error} onRetry={() => void Promise.all(results.map((r) => r.refetch()))} />;
   } else if (results.some((r) => !r.data)) {
     body = <Skeleton height="h-80" />;
   } else if (overTime && total.data) {
@@ -93,23 +97,25 @@ export function Explore() {
         onClear={() => setView({ filter: undefined })}
       />
     ) : (
-      <>
-        <Chart
-          summary={`${aggregatesOf(question).join(", ")} of ${name} per ${stepOf(question)}${isGrouped ? ` by ${groups.join(", ")}` : ""}`}
-          times={shown.times}
-          series={shown.series}
-          tz={tz}
-          height={360}
-          openFromMs={openFrom(total.data, stepOf(question))}
-          isPartial={!total.data.receipt.complete}
-          onPick={(_, series) => pick(top.find((row) => groupKey(row.group) === series.key)?.group)}
-        />
-        <Legend
-          series={shown.series}
-          onPick={(key) => pick(top.find((row) => groupKey(row.group) === key)?.group)}
-          canPick={(key) => top.some((row) => groupKey(row.group) === key)}
-        />
-      </>
+      <Chart
+        summary={`${aggregatesOf(question).join(", ")} of ${name} per ${stepOf(question)}${isGrouped ? ` by ${groups.join(", ")}` : ""}`}
+        times={shown.times}
+        series={shown.series}
+        tz={tz}
+        height={360}
+        stepMs={stepMs}
+        openFromMs={openFrom(shown.times, stepMs, total.data.receipt.to, !question.from)}
+        isPartial={!total.data.receipt.complete}
+        onPick={(time, series) => {
+          const group = groupOf(series.key);
+          if (group) pick(group);
+          else setView(zoomOf(time, stepMs));
+        }}
+        pickSeries={(series) => {
+          const group = groupOf(series.key);
+          return group && (() => pick(group));
+        }}
+      />
     );
   } else {
     const rows = ranked.data?.data ?? [];
@@ -181,7 +187,8 @@ export function Explore() {
         }
         receipt={main.data?.receipt}
         estimated={aggregatesOf(question)}
-        staleSinceMs={main.isError && main.data ? main.dataUpdatedAt : null}
+        staleSinceMs={staleSince(...results)}
+        isBusy={results.some((r) => r.isPlaceholderData)}
         tz={tz}
         actions={
           <Actions

@@ -4,7 +4,7 @@ import type { Answer, Row } from "../../api/answer";
 import { filterFor, type MetricQuery } from "../../api/query";
 import { SERIES_COLORS, type Series } from "../../charts/model";
 import { UNKNOWN } from "../../lib/format";
-import { STEP_MS, stepFor, timeOf, type View, viewSchema } from "../../search/view";
+import { stepFor, timeOf, type View, viewSchema } from "../../search/view";
 
 export const AGGREGATES = [
   "count",
@@ -120,7 +120,7 @@ export function totalSeries(q: Question, total: Answer): { times: number[]; seri
       kind,
     };
     if (!q.compare) return [now];
-    const then = total.data.map((row) => row.compare?.[name] ?? null);
+    const then = total.data.map((row) => row.compare?.values[name] ?? null);
     return [now, { key: `${name}-before`, label: `${name}, before`, values: then, color, kind: "line", isFaint: true }];
   });
   return { times: timesOf(total), series };
@@ -166,16 +166,6 @@ export function groupSeries(
       series.push({ key: "other", label: "Other", values: rest, color: "var(--series-8)", kind, isFaint: true });
   }
   return { times, series };
-}
-
-export const openFrom = (answer: Answer, step: string): number =>
-  Date.parse(answer.receipt.to) - (STEP_MS[step] ?? 60_000);
-
-/** Fields with a comma, quote or line break are quoted; one that a spreadsheet would run as a formula is made text. */
-export function csvField(value: string | number | null): string {
-  if (value === null) return "";
-  const text = typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value);
-  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
 export const shownGroup = (value: string | null | undefined) => value ?? UNKNOWN;

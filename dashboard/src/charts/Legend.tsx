@@ -1,33 +1,32 @@
-import type { Series } from "../../charts/model";
+import type { Series } from "./model";
 
 /** Names of what is drawn; those that stand for a group filter the page. */
 export function Legend({
   series,
-  onPick,
-  canPick,
+  pickSeries,
 }: {
   series: Series[];
-  onPick: (key: string) => void;
-  canPick: (key: string) => boolean;
+  pickSeries?: ((series: Series) => (() => void) | undefined) | undefined;
 }) {
   if (series.length < 2) return null;
   return (
-    <ul className="mt-2 flex flex-wrap gap-x-4 gap-y-1 text-xs">
+    <ul aria-label="Legend" className="flex min-w-0 flex-wrap gap-x-4 gap-y-1 text-xs">
       {series.map((s) => {
+        const pick = pickSeries?.(s);
         const mark = (
           <span
             aria-hidden
-            className="size-2.5 shrink-0 rounded-full"
+            className={s.kind === "bar" ? "size-2.5 shrink-0 rounded-sm" : "h-0.5 w-3 shrink-0 rounded-full"}
             style={{ background: s.color, opacity: s.isFaint ? 0.5 : 1 }}
           />
         );
         return (
           <li key={s.key} className="max-w-60">
-            {canPick(s.key) ? (
+            {pick ? (
               <button
                 type="button"
                 className="inline-flex max-w-full items-center gap-1.5 hover:underline"
-                onClick={() => onPick(s.key)}
+                onClick={pick}
               >
                 {mark}
                 <span className="truncate">{s.label}</span>

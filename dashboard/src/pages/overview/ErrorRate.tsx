@@ -1,0 +1,89 @@
+import { staleSince, useAnswer } from "../../api/useAnswer";
+import { openFrom } from "../../charts/axis";
+import { Chart } from "../../charts/Chart";
+import { SERIES_COLORS, type Series } from "../../charts/model";
+import { percent } from "../../lib/format";
+import { Delta } from "../../panels/Delta";
+import { Panel } from "../../panels/Panel";
+import { STEP_MS, stepFor, zoomOf } from "../../search/view";
+import { Body } from "./Body";
+import { columnAt, share, sum, timesOf } from "./columns";
+import { usePanel } from "./usePanel";
+
+/** Errors above this share of events are worth a look. */
+const THRESHOLD = 0.01;
+
+export function ErrorRate() {
+  const panel = usePanel();
+  const step = stepFor(panel.view);
+  const stepMs = STEP_MS[step] ?? 60_000;
+  const errors = useAnswer(panel.inView({ metric: "*", filters: ["event:error_occurred"], step, fill: "zero" }));
+  const all = useAnswer(panel.inView({ metric: "*", step, fill: "zero" }));
+  const times = timesOf(all.data);
+  const rates = (isBefore: boolean) => {
+    const counts = columnAt(times, all.data, "count", isBefore);
+    const wrong = columnAt(times, errors.data, "count", isBefore);
+    return {
+      total: sum(counts),
+      over: share(sum(wrong), sum(counts)),
+      steps: counts.map((n, i) => share(wrong[i], n)),
+    };
+  };
+  const now = rates(false);
+  const before = panel.comparedWith ? rates(true) : null;
+  const series: Series[] = [
+    { key: "rate", label: "Error rate", values: now.steps, color: SERIES_COLORS[3] ?? "", kind: "line" },
+  ];
+  if (before && panel.comparedWith) {
+    series.push({
+      key: "before",
+      label: `The ${panel.comparedWith}`,
+      values: before.steps,
+      color: "var(--muted)",
+      kind: "line",
+      isFaint: true,
+    });
+  }
+  const isHigh = now.over !== null && now.over > THRESHOLD;
+  return (
+    <Panel
+      title="Error rate"
+      hint={`error_occurred as a share of all events, per ${step}`}
+      receipt={all.data?.receipt}
+      staleSinceMs={staleSince(errors, all)}
+      withoutFilters={panel.withoutFilters}
+      isBusy={all.isPlaceholderData}
+      tz={panel.tz}
+      figure={
+        <p className="flex flex-wrap items-baseline gap-x-3">
+          <span className={`tabular text-2xl font-semibold ${isHigh ? "text-bad" : ""}`} data-testid="error-rate">
+            {percent(now.over, 2)}
+          </span>
+          {now.over === null ? null : <span className="text-muted">{isHigh ? "above 1 %" : "within 1 %"}</span>}
+          <Delta now={now.over} before={before?.over} comparedWith={panel.comparedWith} isShare good="down" />
+        </p>
+      }
+    >
+      <Body
+        panel={panel}
+        results={[errors, all]}
+        event="error_occurred"
+        isEmpty={!now.total && Boolean(all.data?.receipt.complete)}
+      >
+        <Chart
+          summary={`Error rate; ${percent(now.over, 2)} over the range`}
+          times={times}
+          series={series}
+          tz={panel.tz}
+          stepMs={stepMs}
+          lines={[{ value: THRESHOLD, label: "1 %", color: "var(--bad)" }]}
+          axes={{ left: (value) => percent(value, value < 0.1 && value > 0 ? 1 : 0) }}
+          openFromMs={openFrom(times, stepMs, all.data?.receipt.to, panel.isRelative)}
+          isPartial={all.data?.receipt.complete === false}
+          format={(value) => percent(value, 2)}
+          onPick={(time) => panel.set(zoomOf(time, stepMs))}
+        />
+      </Body>
+    </Panel>
+  );
+}

@@ -1,0 +1,41 @@
+import { describe, expect, it } from "vitest";
+import { Problem } from "../../api/client";
+import type { Result } from "../../api/useAnswer";
+import { columnAt, share, sum } from "./columns";
+import { featureMetric } from "./features";
+import { foreignFilter } from "./usePanel";
+
+describe("figures of the overview", () => {
+  it("bring two answers together by time, not by place", () => {
+    const data = [{ time: "2026-01-01T00:01:00Z", values: { count: 7 } }];
+    const times = ["2026-01-01T00:00:00Z", "2026-01-01T00:01:00Z"].map((t) => Date.parse(t));
+    expect(columnAt(times, { data } as never, "count")).toEqual([null, 7]);
+  });
+
+  it("keep unknown apart from nought", () => {
+    expect([sum([null, null]), sum([null, 0]), sum([])]).toEqual([null, 0, null]);
+    expect([share(1, 0), share(null, 5), share(0, 5)]).toEqual([null, null, 0]);
+  });
+
+  it("find the metric that counts features however it spells the dimension", () => {
+    const metric = (name: string, dimensions: string[], events = ["feature_used"]) =>
+      ({ name, kind: "defined", dimensions, events }) as never;
+    expect(featureMetric([metric("a", ["page"]), metric("b", ["properties.feature"])])).toEqual({
+      metric: "b",
+      dimension: "properties.feature",
+    });
+    expect(featureMetric([metric("a", ["feature"], ["other"])])).toBeNull();
+  });
+
+  it("name the filter that a metric cannot be asked with", () => {
+    const error = new Problem({
+      title: "unknown dimension",
+      status: 422,
+      code: "unknown_dimension",
+      detail: "`*` has no dimension `feature`; it has source",
+    });
+    const result = { error, data: undefined } as Result;
+    expect(foreignFilter([result], ["source:web", "feature:x"])).toBe("feature:x");
+    expect(foreignFilter([{ error: null, data: undefined } as Result], ["a:b"])).toBeNull();
+  });
+});
