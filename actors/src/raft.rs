@@ -3,6 +3,7 @@
 mod codec;
 mod log_store;
 mod network;
+mod outcome;
 mod replica;
 pub mod runtime;
 mod state_machine;
@@ -32,7 +33,7 @@ impl openraft::RaftTypeConfig for ShardRaft {
     type Entry = openraft::Entry<Self>;
     type SnapshotData = ShardSnapshot;
     type AsyncRuntime = MeshRuntime;
-    type Responder = openraft::impls::OneshotResponder<Self>;
+    type Responder = outcome::OutcomeSender;
 }
 
 pub type LogId = openraft::LogId<u64>;

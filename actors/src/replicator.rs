@@ -1,18 +1,31 @@
 //! What a shard asks of its replicated log, whichever library keeps it.
 
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::BoxFuture;
+use tokio::sync::oneshot;
+
+/// Is told an outcome; must not block.
+pub type Done = Box<dyn FnOnce(Result<Committed, ReplicatorError>) + Send>;
 
 /// One replica of one shard's log and state machine, as its owner on this node drives it. Contract:
 ///
-/// - The order of calls to [`Replicator::propose`] is the order of the log, as long as one term lasts: a command is handed over when the method is called, the
-///   future only waits.
+/// - The order of calls to [`Replicator::submit`] is the order of the log, as long as one term lasts: a command is handed over when the method is called.
 /// - An outcome means durable on a majority and applied here. An error other than [`ReplicatorError::NotLeader`] does not mean that the command is not in the
 ///   log: proposing it again must be harmless (the state deduplicates).
 /// - After [`Replicator::read_barrier`] the local state has every command whose outcome was given before the call.
 /// - [`Replicator::status`] never waits.
 pub trait Replicator: Send + Sync + 'static {
-    fn propose(&self, command: Bytes) -> BoxFuture<'static, Result<Committed, ReplicatorError>>;
+    /// Calls `done` once, with the outcome, on any thread, perhaps before it returns.
+    fn submit(&self, command: Bytes, done: Done);
+
+    /// As [`Replicator::submit`], for who waits.
+    fn propose(&self, command: Bytes) -> BoxFuture<'static, Result<Committed, ReplicatorError>> {
+        let (sender, outcome) = oneshot::channel();
+        // Who asked may be gone.
+        self.submit(command, Box::new(move |result| drop(sender.send(result))));
+        async move { outcome.await.unwrap_or_else(|_| Err(ReplicatorError::Stopped("its log has ended".to_owned()))) }.boxed()
+    }
 
     /// Log index that the state has at least applied.
     fn read_barrier(&self) -> BoxFuture<'static, Result<u64, ReplicatorError>>;

@@ -1,8 +1,11 @@
-//! The owner of one shard on this node: an actor that merges what waits into entries, stamps and proposes them, and a handle that hides its mailbox.
+//! The owner of one shard on this node: it merges what waits into entries, stamps and proposes them. The handle hides how: requests and outcomes are handled
+//! on the thread that brings them, an actor carries the life cycle.
 
 mod actor;
 pub mod commit;
+mod owner;
 pub mod stamp;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +23,9 @@ use crate::mesh::room::LogShare;
 use crate::mesh::{AppendError, PartOutcome};
 use crate::raft::{SharedState, Snapshots, StopReason};
 use crate::replicator::Replicator;
-use actor::{Message, ShardActor, Ticket};
+use actor::{Message, ShardActor};
 use commit::Part;
+use owner::{Delivery, Owner, Ticket};
 
 /// What a shard's owner works with.
 #[derive(Clone)]
@@ -40,6 +44,7 @@ pub struct ShardParts {
 #[derive(Clone)]
 pub struct Shard {
     pub parts: ShardParts,
+    owner: Arc<Owner>,
     actor: ActorRef<Message>,
     room: Arc<Semaphore>,
     /// As they were when the state was last not busy.
@@ -63,13 +68,14 @@ impl Shard {
     pub async fn spawn(parts: ShardParts) -> Result<(Self, JoinHandle<()>), String> {
         let room = Arc::new(Semaphore::new(parts.queue_bytes_max.min(Semaphore::MAX_PERMITS)));
         // Without a name: names are global to the process, and a process may hold several nodes.
-        let (actor, handle) = Actor::spawn(None, ShardActor, parts.clone()).await.map_err(|e| e.to_string())?;
+        let owner = Arc::new(Owner::new(parts.clone()));
+        let (actor, handle) = Actor::spawn(None, ShardActor, owner.clone()).await.map_err(|e| e.to_string())?;
         let (stats, late) = {
             let applied = parts.state.read();
             (Arc::new(Mutex::new(applied.state.stats())), applied.state.late_changes())
         };
         let (metrics, over_budget) = Default::default();
-        Ok((Self { parts, actor, room, stats, metrics, over_budget, late }, handle))
+        Ok((Self { parts, owner, actor, room, stats, metrics, over_budget, late }, handle))
     }
 
     pub fn queued_bytes(&self) -> usize {
@@ -127,8 +133,8 @@ impl Shard {
     ) -> oneshot::Receiver<Result<PartOutcome, AppendError>> {
         let (reply, answer) = oneshot::channel();
         let ticket = Ticket { reply, room };
-        // A message that an ended actor does not take is dropped with its reply; the receiver sees that.
-        let _ = self.actor.cast(Message::Append(Part { bytes, arrived, deadline, ticket }));
+        // What an owner that ended does not take is dropped with its reply; the receiver sees that.
+        self.owner.bring(Delivery::Append(Part { bytes, arrived, deadline, ticket }));
         answer
     }
 

@@ -79,7 +79,8 @@ pub struct BatchEncoder {
     definitions: Arc<DefinitionSet>,
     door: Door,
     ids: GeneratedIds,
-    shards: Vec<ShardColumns>,
+    /// Columns of the shards that have events; a small request meets few of them.
+    shards: Vec<Option<Box<ShardColumns>>>,
     full: Vec<(ShardId, AlignedVec<16>)>,
     full_bytes: usize,
     open_bytes: usize,
@@ -97,7 +98,7 @@ impl BatchEncoder {
             definitions,
             door,
             ids,
-            shards: (0..shards.max(1)).map(|_| ShardColumns::default()).collect(),
+            shards: (0..shards.max(1)).map(|_| None).collect(),
             full: Vec::new(),
             full_bytes: 0,
             open_bytes: 0,
@@ -131,7 +132,7 @@ impl BatchEncoder {
         let identity = |id: &Option<Cow<'_, str>>| id.as_ref().map_or(NO_IDENTITY, |id| identity_hash(id.as_bytes()));
 
         let shard = shard_of(home, self.shards.len() as u16);
-        let columns = &mut self.shards[usize::from(shard.0)];
+        let columns = self.shards[usize::from(shard.0)].get_or_insert_default();
         let before = columns.bytes();
         let batch = columns.event(home, &self.home_key);
         batch.times.push(time_ms);
@@ -166,8 +167,8 @@ impl BatchEncoder {
     }
 
     fn seal(&mut self, shard: ShardId) {
-        let columns = std::mem::take(&mut self.shards[usize::from(shard.0)]);
-        if let Some(bytes) = columns.encode(self.definitions.version()) {
+        let columns = self.shards[usize::from(shard.0)].take();
+        if let Some(bytes) = columns.and_then(|columns| columns.encode(self.definitions.version())) {
             self.full_bytes += bytes.len();
             self.full.push((shard, bytes));
         }

@@ -14,9 +14,10 @@ use tallymesh_protocol::hash::ShardId;
 
 use super::log_store::StopReason;
 use super::network::Alone;
+use super::outcome::Lost;
 use super::state_machine::Snapshots;
 use super::{Command, LogStore, Peer, ShardRaft, SharedState, StateMachine};
-use crate::replicator::{Committed, ReplicaStatus, Replicator, ReplicatorError};
+use crate::replicator::{Committed, Done, ReplicaStatus, Replicator, ReplicatorError};
 
 /// Time between heartbeats to followers, and 2/3 of the tick that drives elections, in milliseconds.
 const HEARTBEAT_MS: u64 = 250;
@@ -133,24 +134,28 @@ fn fatal(stop: &StopReason, error: &Fatal<u64>) -> ReplicatorError {
     ReplicatorError::Stopped(stop.get().unwrap_or_else(|| error.to_string()))
 }
 
+fn ended(stop: &StopReason) -> ReplicatorError {
+    ReplicatorError::Stopped(stop.get().unwrap_or_else(|| Lost.to_string()))
+}
+
 impl Replicator for RaftReplica {
-    fn propose(&self, command: Bytes) -> BoxFuture<'static, Result<Committed, ReplicatorError>> {
+    fn submit(&self, command: Bytes, done: Done) {
         let stop = self.stop.clone();
         // Sending does not wait, unless the group has ended: the order of calls is the order of the log.
         let Some(sent) = self.raft.client_write_ff(Command(command)).now_or_never() else {
-            let detail = stop.get().unwrap_or_else(|| "its log has ended".to_owned());
-            return futures::future::ready(Err(ReplicatorError::Stopped(detail))).boxed();
+            return done(Err(ended(&stop)));
         };
-        async move {
-            let answer = sent.map_err(|e| fatal(&stop, &e))?;
-            match answer.await {
-                Ok(Ok(written)) => Ok(Committed { index: written.log_id.index, parts: written.data.parts }),
-                Ok(Err(ClientWriteError::ForwardToLeader(to))) => Err(ReplicatorError::NotLeader { leader: to.leader_id }),
-                Ok(Err(ClientWriteError::ChangeMembershipError(e))) => Err(ReplicatorError::Stopped(e.to_string())),
-                Err(_) => Err(ReplicatorError::Stopped(stop.get().unwrap_or_else(|| "its log has ended".to_owned()))),
-            }
+        match sent {
+            Err(e) => done(Err(fatal(&stop, &e))),
+            Ok(outcome) => outcome.on_settled(move |outcome| {
+                done(match outcome {
+                    Ok(Ok(written)) => Ok(Committed { index: written.log_id.index, parts: written.data.parts }),
+                    Ok(Err(ClientWriteError::ForwardToLeader(to))) => Err(ReplicatorError::NotLeader { leader: to.leader_id }),
+                    Ok(Err(ClientWriteError::ChangeMembershipError(e))) => Err(ReplicatorError::Stopped(e.to_string())),
+                    Err(Lost) => Err(ended(&stop)),
+                });
+            }),
         }
-        .boxed()
     }
 
     fn read_barrier(&self) -> BoxFuture<'static, Result<u64, ReplicatorError>> {

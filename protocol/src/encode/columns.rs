@@ -10,11 +10,33 @@ const EVENT_BYTES: usize = 4 + 8 + 16 + 8 + 8 + 8;
 const DERIVED_BYTES: usize = 4 + 4 + 8;
 const ENTRY_BYTES: usize = 16 + 4;
 
-#[derive(Default)]
+/// Rows that there is room for at first: a request of some hundred events brings each shard about so many.
+const ROWS_FIRST: usize = 16;
+/// Bytes of a usual key.
+const KEY_BYTES_FIRST: usize = 48;
+
 pub(super) struct ShardColumns {
     batch: ShardBatch,
     /// Index in the dictionary by key hash; 128 bits of XXH3 stand for the key, as they do in the shard.
     dictionary: HashTable<u32>,
+}
+
+impl Default for ShardColumns {
+    fn default() -> Self {
+        let batch = ShardBatch {
+            key_hashes: Vec::with_capacity(ROWS_FIRST),
+            key_ends: Vec::with_capacity(ROWS_FIRST),
+            key_bytes: Vec::with_capacity(ROWS_FIRST * KEY_BYTES_FIRST),
+            keys: Vec::with_capacity(ROWS_FIRST),
+            times: Vec::with_capacity(ROWS_FIRST),
+            ids: Vec::with_capacity(ROWS_FIRST),
+            users: Vec::with_capacity(ROWS_FIRST),
+            sessions: Vec::with_capacity(ROWS_FIRST),
+            values: Vec::with_capacity(ROWS_FIRST),
+            ..ShardBatch::default()
+        };
+        Self { batch, dictionary: HashTable::with_capacity(ROWS_FIRST) }
+    }
 }
 
 impl ShardColumns {
