@@ -2,8 +2,9 @@
 
 mod distinct;
 mod quantiles;
+mod registers;
 
-pub use distinct::{DISTINCT_TWO_STANDARD_ERRORS, Distinct, sketch_of};
+pub use distinct::{DISTINCT_TWO_STANDARD_ERRORS, Distinct, IdentitySet, sketch_of};
 pub use quantiles::{QUANTILE_RELATIVE_ERROR, Quantiles, bin_of, value_of_bin};
 
 /// What a query needs, so that scans skip the rest.

@@ -11,7 +11,6 @@ use tallymesh_protocol::time::{Grain, MINUTE_MS};
 
 use super::block::{Block, WindowRef};
 use super::columns::{ArchivedColumns, Identities};
-use super::merged::read_sketch;
 use super::{OpenRow, Partition, WindowStore, partition_span_ms};
 
 /// "Not selected" among groups by key.
@@ -277,7 +276,7 @@ fn add_window(cell: &mut Accumulator, window: WindowRef<'_>, wants: Wants) {
         match identities {
             _ if !wanted => {}
             Identities::List(hashes) => hashes.iter().for_each(|h| set.insert(h.to_native())),
-            Identities::Sketch(bytes) => set.merge_sketch(&read_sketch(bytes)),
+            Identities::Sketch(bytes) => set.merge_sketch(bytes),
         }
     }
 }
