@@ -104,6 +104,18 @@ impl Accumulator {
         self.quantiles.merge(&other.quantiles);
     }
 
+    /// Joins sets that others hold too, where there are several.
+    pub fn join_shared(&mut self) {
+        self.users.join_shared();
+        self.sessions.join_shared();
+    }
+
+    /// Makes reading it cheap once everything is merged. What it says does not change.
+    pub fn settle(&mut self) {
+        self.users.settle();
+        self.sessions.settle();
+    }
+
     pub fn avg(&self) -> Option<f64> {
         (self.value_count > 0).then(|| self.sum / self.value_count as f64)
     }

@@ -77,7 +77,10 @@ impl Merger {
         for (rank, (_, number)) in groups.iter().enumerate() {
             ranks[*number as usize] = rank as u32;
         }
-        let cell = |((bucket, group), values): ((u32, u32), Accumulator)| Cell { bucket, group: ranks[group as usize], values };
+        let cell = |((bucket, group), mut values): ((u32, u32), Accumulator)| {
+            values.settle();
+            Cell { bucket, group: ranks[group as usize], values }
+        };
         let mut cells: Vec<Cell> = self.cells.into_iter().map(cell).collect();
         cells.sort_unstable_by_key(|c| (c.bucket, c.group));
         Merged {

@@ -19,6 +19,7 @@ mod merged;
 mod partition;
 mod save;
 mod scan;
+mod totals;
 mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +29,7 @@ use tallymesh_protocol::time::{DAY_MS, Grain, HOUR_MS, MINUTE_MS};
 
 pub use save::{BlockEntry, PartitionEntry, SavedWindows, WindowsManifest, WindowsSave};
 pub use scan::{CellMap, KeyGroups, ScanStopped, WindowView};
+pub use totals::{KeyClass, TOTALS_BYTES_MAX};
 
 use block::Block;
 use partition::{Partition, Stored};
@@ -92,6 +94,8 @@ pub struct WindowStats {
     pub windows: [u64; 3],
     /// Memory of blocks (mapped ones too) and open rows.
     pub bytes: u64,
+    /// Memory of totals kept beside blocks.
+    pub totals_bytes: u64,
 }
 
 /// A row in the tail of its hour.
@@ -179,6 +183,8 @@ pub struct WindowStore {
     crowded: BTreeSet<(Grain, i64)>,
     /// Ids tell blocks apart within this process; they are no part of the state.
     next_block_id: u64,
+    /// Totals beside blocks are no part of the state either.
+    totals_budget: Arc<totals::Budget>,
 }
 
 impl WindowStore {
@@ -197,6 +203,7 @@ impl WindowStore {
             due: BTreeSet::new(),
             crowded: BTreeSet::new(),
             next_block_id: 0,
+            totals_budget: Arc::default(),
         }
     }
 
@@ -264,6 +271,7 @@ impl WindowStore {
 
     pub fn stats(&self) -> WindowStats {
         let mut stats = WindowStats { open_rows: self.open_rows as u64, ..WindowStats::default() };
+        stats.totals_bytes = self.totals_budget.used_bytes() as u64;
         stats.bytes = (self.open_rows * size_of::<OpenRow>()) as u64;
         for stored in self.levels.iter().flat_map(BTreeMap::values).flat_map(|p| &p.blocks) {
             stats.blocks += 1;

@@ -126,6 +126,13 @@ impl Distinct {
         }
     }
 
+    /// Joins shared sets into one of its own where there are several, which are dearer to pass on than their union.
+    pub fn join_shared(&mut self) {
+        if matches!(self, Self::Shared(sets) if sets.len() > 1) {
+            self.settle();
+        }
+    }
+
     fn settled(&self) -> Cow<'_, Self> {
         match self {
             Self::Shared(sets) => Cow::Owned(union_of(sets)),

@@ -68,7 +68,8 @@ impl Registers {
             1 => self.merge_coupons(bytes.get(12..).unwrap_or_default()),
             // Nibbles.
             _ if mode >> 2 & 3 == 0 => {
-                let Some((nibbles, elsewhere)) = bytes.get(PREAMBLE_BYTES..).and_then(|b| b.split_first_chunk::<{ REGISTERS / 2 }>()) else {
+                let Some((nibbles, elsewhere)) = bytes.get(PREAMBLE_BYTES..).and_then(|b| b.split_first_chunk::<{ REGISTERS / 2 }>())
+                else {
                     return;
                 };
                 // What is elsewhere is larger than any nibble says, so it may come after.

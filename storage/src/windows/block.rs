@@ -8,6 +8,7 @@ use tallymesh_protocol::aggregate::{Last, bin_of};
 use tallymesh_protocol::time::Grain;
 
 use super::columns::{ArchivedColumns, Columns, Identities};
+use super::totals::Derived;
 
 pub(super) const BLOCK_MAGIC: [u8; 4] = *b"TMWN";
 pub(super) const BLOCK_VERSION: u32 = 1;
@@ -31,6 +32,7 @@ pub(super) struct Block {
     /// Start of the first and of the last window, UTC milliseconds.
     pub first_ms: i64,
     pub last_ms: i64,
+    derived: Derived,
 }
 
 impl Block {
@@ -81,7 +83,7 @@ impl Block {
     }
 
     fn with_summary(bytes: Bytes) -> Self {
-        let mut block = Self { bytes, grain: Grain::Minute, partition_ms: 0, first_ms: 0, last_ms: 0 };
+        let mut block = Self { bytes, grain: Grain::Minute, partition_ms: 0, first_ms: 0, last_ms: 0, derived: Derived::default() };
         let columns = block.columns();
         let summary = (columns.grain(), columns.partition_ms.to_native(), columns.start_ms(0), columns.start_ms(columns.starts.len() - 1));
         (block.grain, block.partition_ms, block.first_ms, block.last_ms) = summary;
@@ -94,6 +96,11 @@ impl Block {
         // SAFETY: the bytes are private and immutable, and were either written by `encode` or passed `rkyv::access` for this type in `open`,
         // at this 16-aligned address; the archive reaches to the end of the bytes in both cases.
         unsafe { rkyv::access_unchecked::<ArchivedColumns>(&self.bytes[HEADER_BYTES..]) }
+    }
+
+    /// Totals of its windows, as far as they are kept.
+    pub fn derived(&self) -> &Derived {
+        &self.derived
     }
 
     pub fn bytes(&self) -> &Bytes {

@@ -16,7 +16,10 @@ enum Bins {
     /// Ascending.
     List(Vec<(i32, u64)>),
     /// Count of bin `base + i`.
-    Array { base: i32, counts: Vec<u64> },
+    Array {
+        base: i32,
+        counts: Vec<u64>,
+    },
     Tree(BTreeMap<i32, u64>),
 }
 
