@@ -126,10 +126,12 @@ impl Distinct {
         }
     }
 
-    /// Joins shared sets into one of its own where there are several, which are dearer to pass on than their union.
+    /// Joins shared sets into one where there are several, so that whoever merges this with others has less to do.
     pub fn join_shared(&mut self) {
-        if matches!(self, Self::Shared(sets) if sets.len() > 1) {
-            self.settle();
+        if let Self::Shared(sets) = self
+            && sets.len() > 1
+        {
+            *self = join(sets);
         }
     }
 
@@ -165,7 +167,7 @@ const SURELY_INEXACT: f64 = 1.25 * ANSWER_EXACT_ENTRIES_MAX as f64;
 
 /// A set of identity hashes that does not change any more, made to be merged quickly.
 pub struct IdentitySet {
-    /// Unless there are too many: distinct, in no order that means anything.
+    /// Unless there are too many: in no order that means anything, and some may be there twice.
     hashes: Option<Box<[u64]>>,
     /// Unless there are few.
     registers: Option<Registers>,
@@ -194,20 +196,44 @@ impl IdentitySet {
     }
 }
 
+/// Lists of more entries than this are not put together: much in them is there many times.
+const JOINED_ENTRIES_MAX: usize = 4 * ANSWER_EXACT_ENTRIES_MAX;
+
+fn registers_of(sets: &[Arc<IdentitySet>]) -> Registers {
+    let mut registers = Registers::default();
+    for set in sets {
+        match (&set.registers, &set.hashes) {
+            (Some(theirs), _) => registers.merge(theirs),
+            (None, Some(hashes)) => hashes.iter().for_each(|&h| registers.insert(h)),
+            (None, None) => {}
+        }
+    }
+    registers
+}
+
+/// The union of several sets with as little work as possible: what it holds is looked at only when all is merged.
+fn join(sets: &[Arc<IdentitySet>]) -> Distinct {
+    let lists: Option<Vec<&[u64]>> = sets.iter().map(|s| s.hashes.as_deref()).collect();
+    match lists {
+        None => Distinct::Sketch(registers_of(sets)),
+        Some(lists) => {
+            let listed = lists.iter().map(|l| l.len()).sum::<usize>();
+            if listed > JOINED_ENTRIES_MAX {
+                return union_of(sets);
+            }
+            let registers = (listed >= REGISTERS_BESIDE_MIN).then(|| registers_of(sets));
+            Distinct::shared(Arc::new(IdentitySet { hashes: Some(lists.concat().into()), registers }))
+        }
+    }
+}
+
 /// As inserting everything would make it: exact up to [`ANSWER_EXACT_ENTRIES_MAX`] when every part is.
 fn union_of(sets: &[Arc<IdentitySet>]) -> Distinct {
     let lists = || sets.iter().filter_map(|s| s.hashes.as_deref());
     let listed: usize = lists().map(<[u64]>::len).sum();
     let all_listed = lists().count() == sets.len();
     if !all_listed || listed > ANSWER_EXACT_ENTRIES_MAX {
-        let mut registers = Registers::default();
-        for set in sets {
-            match (&set.registers, &set.hashes) {
-                (Some(theirs), _) => registers.merge(theirs),
-                (None, Some(hashes)) => hashes.iter().for_each(|&h| registers.insert(h)),
-                (None, None) => {}
-            }
-        }
+        let registers = registers_of(sets);
         if !all_listed || registers.estimate() > SURELY_INEXACT {
             return Distinct::Sketch(registers);
         }
@@ -275,6 +301,8 @@ mod tests {
             &[0..9_000, 4_000..16_385],
             &[0..12_000, 6_000..18_000, 12_000..24_000],
             &[0..40_000, 39_000..39_010],
+            &[0..15_000, 1..15_001, 2..15_002, 3..15_003, 4..15_004, 5..15_005],
+            &[0..15_000, 1..15_001, 2..15_002, 3..15_003, 1_500..16_500],
         ];
         for ranges in cases {
             let (mut shared, mut own) = (Distinct::default(), Distinct::default());
@@ -283,6 +311,11 @@ mod tests {
                 hashes(range.clone()).for_each(|h| own.insert(h));
             }
             assert_eq!((shared.estimate(), shared.is_exact()), (own.estimate(), own.is_exact()), "{ranges:?}");
+            let mut joined = shared.clone();
+            joined.join_shared();
+            assert_eq!((joined.estimate(), joined.is_exact()), (own.estimate(), own.is_exact()), "joined {ranges:?}");
+            joined.merge(&shared);
+            assert_eq!((joined.estimate(), joined.is_exact()), (own.estimate(), own.is_exact()), "joined and merged {ranges:?}");
             // Also where they meet sets of other kinds, in either order.
             for other in [Distinct::default(), set_of(0..100), set_of(0..30_000)] {
                 let (mut left, mut right, mut want) = (shared.clone(), other.clone(), own.clone());

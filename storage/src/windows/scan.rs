@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use parking_lot::Mutex;
 use tallymesh_protocol::aggregate::{Accumulator, Distinct, Wants};
 use tallymesh_protocol::answer::Cell;
 use tallymesh_protocol::query::{ScanPlan, Slice};
@@ -13,12 +14,14 @@ use tallymesh_protocol::time::{Grain, MINUTE_MS};
 use super::block::{Block, WindowRef};
 use super::columns::ArchivedColumns;
 use super::totals::{Budget, Classes, KeyClass, Totaller, sketches_are_whole};
-use super::{OpenRow, Partition, WindowStore, partition_span_ms};
+use super::{OpenRow, Partition, RowsDigest, Tail, WindowStore, make, partition_span_ms};
 
 /// "Not selected" among groups by key.
 const NO_GROUP: u32 = u32::MAX;
 /// Up to this many selected keys are looked for one by one; more go through a table by key.
 const SEARCHED_KEYS_MAX: usize = 32;
+/// Open rows of an hour that are read one by one: once more of them, and a quarter of all, are not in the digest, it is made again.
+const LOOSE_ROWS_MAX: usize = 256;
 /// Cells (group x bucket) up to which they are found through a table rather than by hash.
 const DENSE_CELLS_MAX: u64 = 1 << 16;
 
@@ -143,7 +146,7 @@ impl CellMap {
         Ok(&mut self.cells[self.last.2].values)
     }
 
-    /// In the order in which they were first met, which is the same for the same state and question.
+    /// In the order in which they were first met.
     pub fn into_cells(mut self) -> Vec<Cell> {
         // Several sets of one cell are joined here, where shards work beside each other; a single one is passed on as it is.
         self.cells.iter_mut().for_each(|cell| cell.values.join_shared());
@@ -164,8 +167,48 @@ pub struct WindowView {
     slices: Vec<Slice>,
     groups: KeyGroups,
     blocks: Vec<(Arc<Block>, bool)>,
+    digests: Vec<DigestView>,
     rows: Vec<ViewRow>,
     totals_budget: Arc<Budget>,
+}
+
+/// Open rows that are read as a block.
+enum DigestView {
+    Made(Arc<Block>),
+    /// To be made of these rows, and left there for the next query.
+    ToMake {
+        hour_ms: i64,
+        rows: Vec<OpenRow>,
+        place: Arc<Mutex<Option<RowsDigest>>>,
+    },
+}
+
+impl DigestView {
+    fn block(&self) -> Arc<Block> {
+        match self {
+            Self::Made(block) => block.clone(),
+            Self::ToMake { hour_ms, rows, place } => {
+                let block = Arc::new(make::seal(*hour_ms, rows, u64::MAX));
+                let mut held = place.lock();
+                if held.as_ref().is_none_or(|d| d.rows < rows.len()) {
+                    *held = Some(RowsDigest { rows: rows.len(), block: block.clone() });
+                }
+                block
+            }
+        }
+    }
+}
+
+/// How the rows of a tail are read, and how many of them are read so; the others are read one by one.
+fn digest_of(tail: &Tail) -> (Option<DigestView>, usize) {
+    let held = tail.digest.lock().clone();
+    let covered = held.as_ref().map_or(0, |d| d.rows);
+    let rows = tail.rows.len();
+    if rows - covered > LOOSE_ROWS_MAX.max(rows / 4) {
+        let place = tail.digest.clone();
+        return (Some(DigestView::ToMake { hour_ms: tail.hour_ms, rows: tail.rows.clone(), place }), rows);
+    }
+    (held.map(|d| DigestView::Made(d.block)), covered)
 }
 
 impl WindowStore {
@@ -186,14 +229,16 @@ impl WindowStore {
                 }
             }
         }
-        let mut rows = Vec::new();
+        let (mut rows, mut digests) = (Vec::new(), Vec::new());
         for tail in self.tail_of_hour.values().map(|&t| &self.tails[t]) {
             let bucket_of_minute: [Option<u32>; 60] =
                 std::array::from_fn(|m| slice_at(slices, tail.hour_ms + m as i64 * MINUTE_MS).map(|s| s.bucket));
             if bucket_of_minute.iter().all(Option::is_none) {
                 continue;
             }
-            for &row in &tail.rows {
+            let (digest, covered) = digest_of(tail);
+            digests.extend(digest);
+            for &row in &tail.rows[covered..] {
                 let Some(bucket) = bucket_of_minute[row.minute() as usize] else { continue };
                 let group = groups.get(row.key);
                 if group != NO_GROUP {
@@ -201,7 +246,7 @@ impl WindowStore {
                 }
             }
         }
-        WindowView { slices: slices.clone(), groups, blocks, rows, totals_budget: self.totals_budget.clone() }
+        WindowView { slices: slices.clone(), groups, blocks, digests, rows, totals_budget: self.totals_budget.clone() }
     }
 
     /// [`Self::view`] and [`WindowView::scan`] at once.
@@ -239,6 +284,12 @@ impl WindowView {
                 return Err(ScanStopped::Cancelled);
             }
             self.scan_block(block, *folded, wants, out)?;
+        }
+        for digest in &self.digests {
+            if should_stop() {
+                return Err(ScanStopped::Cancelled);
+            }
+            self.scan_block(&digest.block(), false, wants, out)?;
         }
         for ViewRow { group, bucket, time_ms, row } in &self.rows {
             let value = (!row.value.is_nan()).then_some(row.value);
