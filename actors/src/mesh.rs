@@ -138,6 +138,8 @@ pub struct ShardStatus {
     pub blocks: u64,
     pub windows: u64,
     pub window_bytes: u64,
+    /// Memory of totals kept beside windows for queries.
+    pub totals_bytes: u64,
     pub keys: u64,
     pub keys_memory_bytes: u64,
     /// Rows beyond a cardinality budget.

@@ -1,5 +1,6 @@
 //! The load generator: seeded streams, a client that costs little, and what the server spent.
 
+pub mod gauges;
 pub mod load;
 pub mod queries;
 pub mod server;

@@ -2,10 +2,11 @@
 
 mod distinct;
 mod quantiles;
+mod registers;
 #[cfg(test)]
 mod tests;
 
-pub use distinct::{DISTINCT_TWO_STANDARD_ERRORS, Distinct, sketch_of};
+pub use distinct::{DISTINCT_TWO_STANDARD_ERRORS, Distinct, IdentitySet, sketch_of};
 pub use quantiles::{QUANTILE_RELATIVE_ERROR, Quantiles, bin_of, value_of_bin};
 
 /// What a query needs, so that scans skip the rest.
@@ -103,6 +104,18 @@ impl Accumulator {
         self.users.merge(&other.users);
         self.sessions.merge(&other.sessions);
         self.quantiles.merge(&other.quantiles);
+    }
+
+    /// Joins sets that others hold too, where there are several.
+    pub fn join_shared(&mut self) {
+        self.users.join_shared();
+        self.sessions.join_shared();
+    }
+
+    /// Makes reading it cheap once everything is merged. What it says does not change.
+    pub fn settle(&mut self) {
+        self.users.settle();
+        self.sessions.settle();
     }
 
     pub fn avg(&self) -> Option<f64> {

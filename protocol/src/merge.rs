@@ -7,17 +7,18 @@ pub use rows::{Layout, PagePosition, lay_out};
 use std::cmp::Ordering;
 
 use hashbrown::HashMap;
-use hashbrown::hash_map::Entry;
 
-use crate::aggregate::Accumulator;
 use crate::answer::{Cell, GroupKey, OtherEvents, PartialAnswer};
 use crate::error::{ErrorCode, Problem};
+use crate::limits::POINTS_PER_GROUP_MAX;
 
 /// Takes one shard's answer after the other.
 #[derive(Debug)]
 pub struct Merger {
     groups: HashMap<GroupKey, u32>,
-    cells: HashMap<(u32, u32), Accumulator>,
+    /// In order of first appearance; groups by their number here.
+    cells: Vec<Cell>,
+    index: CellIndex,
     cells_max: usize,
     metric_known: bool,
     watermark_ms: Option<i64>,
@@ -35,10 +36,51 @@ pub struct Merged {
     pub other: OtherEvents,
 }
 
+/// Groups whose cells are found through a table.
+const TABLED_GROUPS_MAX: usize = 16;
+
+/// Where the cell of a group and step is.
+#[derive(Debug, Default)]
+struct CellIndex {
+    /// Position + 1 by step, for each of the first groups.
+    tables: Vec<Vec<u32>>,
+    others: HashMap<(u32, u32), u32>,
+}
+
+impl CellIndex {
+    /// Position of the cell: the one given before, else `next`.
+    #[inline]
+    fn place(&mut self, group: u32, bucket: u32, next: usize) -> usize {
+        let (at, step) = (group as usize, bucket as usize);
+        if at >= TABLED_GROUPS_MAX || step >= POINTS_PER_GROUP_MAX {
+            return *self.others.entry((group, bucket)).or_insert(next as u32) as usize;
+        }
+        if self.tables.len() <= at {
+            self.tables.resize_with(at + 1, Vec::new);
+        }
+        let table = &mut self.tables[at];
+        if table.len() <= step {
+            table.resize(step + 1, 0);
+        }
+        if table[step] == 0 {
+            table[step] = next as u32 + 1;
+        }
+        table[step] as usize - 1
+    }
+}
+
 impl Merger {
     pub fn new(cells_max: usize) -> Self {
         let other = OtherEvents::default();
-        Self { groups: HashMap::new(), cells: HashMap::new(), cells_max, metric_known: false, watermark_ms: None, other }
+        Self {
+            groups: HashMap::new(),
+            cells: Vec::new(),
+            index: CellIndex::default(),
+            cells_max,
+            metric_known: false,
+            watermark_ms: None,
+            other,
+        }
     }
 
     /// # Errors
@@ -68,11 +110,12 @@ impl Merger {
                     group
                 }
             };
-            match self.cells.entry((cell.bucket, group)) {
-                Entry::Occupied(mut held) => held.get_mut().merge(&cell.values),
-                Entry::Vacant(free) => {
-                    free.insert(cell.values);
-                }
+            let next = self.cells.len();
+            let at = self.index.place(group, cell.bucket, next);
+            if at == next {
+                self.cells.push(Cell { group, ..cell });
+            } else {
+                self.cells[at].values.merge(&cell.values);
             }
         }
         if self.cells.len() > self.cells_max { Err(too_many_cells(self.cells_max)) } else { Ok(()) }
@@ -85,8 +128,11 @@ impl Merger {
         for (rank, (_, number)) in groups.iter().enumerate() {
             ranks[*number as usize] = rank as u32;
         }
-        let cell = |((bucket, group), values): ((u32, u32), Accumulator)| Cell { bucket, group: ranks[group as usize], values };
-        let mut cells: Vec<Cell> = self.cells.into_iter().map(cell).collect();
+        let mut cells = self.cells;
+        for cell in &mut cells {
+            cell.group = ranks[cell.group as usize];
+            cell.values.settle();
+        }
         cells.sort_unstable_by_key(|c| (c.bucket, c.group));
         Merged {
             groups: groups.into_iter().map(|(group, _)| group).collect(),

@@ -32,4 +32,13 @@ pub trait ImmutableFiles {
     /// # Errors
     /// The disk's, or damage, naming the file.
     fn read(&self, file: &FileRef) -> Result<Bytes, StorageError>;
+
+    /// The bytes of a file that was written or read before. Where files are mapped they take no memory until they are used, which is why nothing
+    /// but the length is checked.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    fn map(&self, file: &FileRef) -> Result<Bytes, StorageError> {
+        self.read(file)
+    }
 }

@@ -19,15 +19,19 @@ mod merged;
 mod partition;
 mod save;
 mod scan;
+mod totals;
 mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use tallymesh_protocol::time::{DAY_MS, Grain, HOUR_MS, MINUTE_MS};
 
 pub use save::{BlockEntry, PartitionEntry, SavedWindows, WindowsManifest, WindowsSave};
 pub use scan::{CellMap, KeyGroups, ScanStopped, WindowView};
+pub use totals::{KeyClass, TOTALS_BYTES_MAX};
 
 use block::Block;
 use partition::{Partition, Stored};
@@ -92,6 +96,8 @@ pub struct WindowStats {
     pub windows: [u64; 3],
     /// Memory of blocks (mapped ones too) and open rows.
     pub bytes: u64,
+    /// Memory of what is kept for queries: totals beside blocks, blocks of open rows.
+    pub totals_bytes: u64,
 }
 
 /// A row in the tail of its hour.
@@ -118,16 +124,28 @@ struct Tail {
     rows: Vec<OpenRow>,
     offset_min_ms: u32,
     offset_max_ms: u32,
+    /// The first of the rows as queries read them; no part of the state.
+    digest: Arc<Mutex<Option<RowsDigest>>>,
+}
+
+/// The first rows of a tail as a block, which many queries read faster than rows.
+#[derive(Clone)]
+struct RowsDigest {
+    rows: usize,
+    block: Arc<Block>,
 }
 
 impl Tail {
     fn new(hour_ms: i64, stamp_ms: i64, rows: Vec<OpenRow>) -> Self {
-        let mut tail = Self { hour_ms, last_write_ms: stamp_ms, rows, offset_min_ms: u32::MAX, offset_max_ms: 0 };
+        let mut tail = Self { hour_ms, last_write_ms: stamp_ms, rows, offset_min_ms: u32::MAX, offset_max_ms: 0, digest: Arc::default() };
         tail.measure();
         tail
     }
 
+    /// After rows were taken out.
     fn measure(&mut self) {
+        // Queries that still make one of the old rows put it where nobody looks.
+        self.digest = Arc::default();
         self.offset_min_ms = self.rows.iter().map(|r| r.offset_ms).min().unwrap_or(u32::MAX);
         self.offset_max_ms = self.rows.iter().map(|r| r.offset_ms).max().unwrap_or(0);
     }
@@ -179,6 +197,8 @@ pub struct WindowStore {
     crowded: BTreeSet<(Grain, i64)>,
     /// Ids tell blocks apart within this process; they are no part of the state.
     next_block_id: u64,
+    /// Totals beside blocks are no part of the state either.
+    totals_budget: Arc<totals::Budget>,
 }
 
 impl WindowStore {
@@ -197,6 +217,7 @@ impl WindowStore {
             due: BTreeSet::new(),
             crowded: BTreeSet::new(),
             next_block_id: 0,
+            totals_budget: Arc::default(),
         }
     }
 
@@ -264,6 +285,9 @@ impl WindowStore {
 
     pub fn stats(&self) -> WindowStats {
         let mut stats = WindowStats { open_rows: self.open_rows as u64, ..WindowStats::default() };
+        stats.totals_bytes = self.totals_budget.used_bytes() as u64;
+        let digests = self.tails.iter().map(|t| t.digest.lock().as_ref().map_or(0, |d| d.block.bytes().len() as u64));
+        stats.totals_bytes += digests.sum::<u64>();
         stats.bytes = (self.open_rows * size_of::<OpenRow>()) as u64;
         for stored in self.levels.iter().flat_map(BTreeMap::values).flat_map(|p| &p.blocks) {
             stats.blocks += 1;

@@ -201,6 +201,7 @@ fn running_status(shard: &Shard) -> ShardStatus {
         blocks: state.windows.blocks,
         windows: state.windows.windows.iter().sum(),
         window_bytes: state.windows.bytes,
+        totals_bytes: state.windows.totals_bytes,
         keys: state.keys,
         keys_memory_bytes: state.keys_memory_bytes,
         other_rows: state.other_rows,

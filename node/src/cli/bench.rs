@@ -10,6 +10,7 @@ use tallymesh_storage::clock::{Clock, SystemClock};
 
 use super::client::CliError;
 use super::output::{OutputArgs, Table};
+use crate::bench::gauges::Gauges;
 use crate::bench::load::{Outcome, Plan, percentile, run as run_load};
 use crate::bench::queries;
 use crate::bench::server::{ServerUnderTest, Usage};
@@ -88,6 +89,9 @@ struct IngestArgs {
 struct QueryArgs {
     #[command(flatten)]
     stream: StreamArgs,
+    /// Ask once every window is sealed and folded, rather than right after the last ack
+    #[arg(long, conflicts_with = "url")]
+    settle: bool,
     /// How often each question is asked
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     repeat: u32,
@@ -185,6 +189,9 @@ async fn ingest(args: IngestArgs) -> Result<(), CliError> {
         }
     }
     if let Some(server) = &target.server {
+        for (name, value, unit) in Gauges::read(&target.address).await?.costs() {
+            row(&mut table, name, value, unit);
+        }
         let (all, log) = server.disk_bytes();
         row(&mut table, "disk", all as f64 / f64::from(1 << 20), "MiB");
         row(&mut table, "disk, log", log as f64 / f64::from(1 << 20), "MiB");
@@ -221,21 +228,30 @@ fn measured_cost(table: &mut Table, target: &Target, before: Option<Usage>, outc
 
 async fn query(args: QueryArgs) -> Result<(), CliError> {
     let end_ms = args.stream.end_ms();
-    let target = Target::open(&args.stream, Vec::new()).await?;
+    let settings = if args.settle { vec![SETTLE_LATENESS.to_owned()] } else { Vec::new() };
+    let target = Target::open(&args.stream, settings).await?;
     if target.server.is_some() {
         let bodies = args.stream.bodies(args.stream.seed, args.stream.events, end_ms).await?;
         eprintln!("Sending them ...");
         run_load(&target.address, bodies, args.stream.plan()).await?;
     }
+    if let (true, Some(server)) = (args.settle, &target.server) {
+        eprintln!("Waiting until every window is sealed ...");
+        server.wait_until_sealed(SEALED_WITHIN).await?;
+    }
     eprintln!("Asking ...");
     let from_ms = end_ms - args.stream.stream.span_ms();
     let timed = queries::run(&target.address, from_ms, end_ms, args.repeat as usize).await?;
-    let mut table = Table::new(["query", "rows", "p50_ms", "p99_ms"]);
+    let mut table = Table::new(["query", "rows", "first_ms", "p50_ms", "p99_ms"]);
     for query in timed {
-        let ms = |q| json!(rounded(percentile(&query.times, q).as_secs_f64() * 1e3));
-        table.row(vec![json!(query.name), json!(query.rows), ms(0.5), ms(0.99)]);
+        let ms = |time: Duration| rounded(time.as_secs_f64() * 1e3);
+        let [p50, p99] = [0.5, 0.99].map(|q| ms(percentile(&query.times, q)));
+        table.row(vec![json!(query.name), json!(query.rows), ms(query.first), p50, p99]);
     }
     table.print(args.output.format)?;
+    if let Some(usage) = target.usage() {
+        eprintln!("The node is {} MiB large, {} at its peak.", usage.resident_bytes >> 20, usage.resident_peak_bytes >> 20);
+    }
     target.close().await
 }
 

@@ -254,7 +254,7 @@ fn expose_log(log: &WalStats, out: &mut Exposition) {
 
 type ShardGauge = (&'static str, Kind, &'static str, fn(&ShardStatus) -> f64);
 
-const SHARD_GAUGES: [ShardGauge; 20] = [
+const SHARD_GAUGES: [ShardGauge; 21] = [
     ("tallymesh_shard_events_total", Kind::Counter, "Events counted since the shard was made.", |s| s.events as f64),
     ("tallymesh_shard_duplicates_total", Kind::Counter, "Events that had been counted before.", |s| s.duplicates as f64),
     ("tallymesh_shard_older_than_horizon_total", Kind::Counter, "First arrivals older than the dedup horizon.", |s| {
@@ -270,6 +270,7 @@ const SHARD_GAUGES: [ShardGauge; 20] = [
     ("tallymesh_shard_blocks", Kind::Gauge, "Sealed blocks of windows.", |s| s.blocks as f64),
     ("tallymesh_shard_windows", Kind::Gauge, "Windows in sealed blocks.", |s| s.windows as f64),
     ("tallymesh_shard_window_bytes", Kind::Gauge, "Bytes of windows, open and sealed.", |s| s.window_bytes as f64),
+    ("tallymesh_shard_totals_bytes", Kind::Gauge, "Memory of totals kept beside them for queries.", |s| s.totals_bytes as f64),
     ("tallymesh_shard_keys", Kind::Gauge, "Metric keys.", |s| s.keys as f64),
     ("tallymesh_shard_keys_memory_bytes", Kind::Gauge, "Memory of those.", |s| s.keys_memory_bytes as f64),
     ("tallymesh_shard_other_rows_total", Kind::Counter, "Rows beyond a cardinality budget.", |s| s.other_rows as f64),

@@ -1,10 +1,13 @@
 //! Distinct counts: exact while small, HyperLogLog (Apache DataSketches HLL4, lgK 13) beyond.
 
+use std::borrow::Cow;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
 
 use datasketches::hll::{HllSketch, HllType, HllUnion};
 use hashbrown::HashSet;
 
+use super::registers::Registers;
 use crate::limits::{ANSWER_EXACT_ENTRIES_MAX, HLL_LG_K};
 
 /// Two standard errors of a merged HLL estimate: 2 x 1.04 / sqrt(2^lgK).
@@ -29,13 +32,17 @@ impl Hasher for IdentityHasher {
     }
 }
 
+type HashedSet = HashSet<u64, BuildHasherDefault<IdentityHasher>>;
+
 /// A set of identity hashes.
 #[derive(Clone, Default)]
 pub enum Distinct {
     #[default]
     Empty,
-    Exact(HashSet<u64, BuildHasherDefault<IdentityHasher>>),
-    Sketch(Box<HllUnion>),
+    Exact(Box<HashedSet>),
+    Sketch(Registers),
+    /// Sets that others hold too; their union.
+    Shared(Vec<Arc<IdentitySet>>),
 }
 
 impl std::fmt::Debug for Distinct {
@@ -53,61 +60,97 @@ impl PartialEq for Distinct {
     }
 }
 
-fn new_union() -> HllUnion {
-    HllUnion::new(HLL_LG_K).unwrap_or_else(|e| unreachable!("lgK {HLL_LG_K} is in range: {e}"))
-}
-
 impl Distinct {
+    /// A set that is held elsewhere too, such as in a cache.
+    pub fn shared(set: Arc<IdentitySet>) -> Self {
+        Self::Shared(vec![set])
+    }
+
+    #[inline]
     pub fn insert(&mut self, hash: u64) {
         match self {
-            Self::Empty => *self = Self::Exact(HashSet::from_iter([hash])),
             Self::Exact(set) => {
                 set.insert(hash);
                 if set.len() > ANSWER_EXACT_ENTRIES_MAX {
                     self.promote();
                 }
             }
-            Self::Sketch(union) => union.update_value(hash),
-        }
-    }
-
-    /// Merges a window's HLL sketch (see [`sketch_of`]).
-    pub fn merge_sketch(&mut self, sketch: &HllSketch) {
-        self.promote();
-        if let Self::Sketch(union) = self {
-            union.update(sketch);
-        }
-    }
-
-    pub fn merge(&mut self, other: &Self) {
-        match other {
-            Self::Empty => {}
-            Self::Exact(set) => set.iter().for_each(|&h| self.insert(h)),
-            Self::Sketch(union) => self.merge_sketch(&union.to_sketch(HllType::Hll4)),
-        }
-    }
-
-    fn promote(&mut self) {
-        match self {
-            Self::Sketch(_) => {}
-            Self::Empty => *self = Self::Sketch(Box::new(new_union())),
-            Self::Exact(set) => {
-                let mut union = new_union();
-                set.iter().for_each(|&h| union.update_value(h));
-                *self = Self::Sketch(Box::new(union));
+            Self::Sketch(registers) => registers.insert(hash),
+            Self::Empty => *self = Self::Exact(Box::new(HashSet::from_iter([hash]))),
+            Self::Shared(_) => {
+                self.settle();
+                self.insert(hash);
             }
         }
     }
 
+    /// Merges the bytes of a window's HLL sketch (see [`sketch_of`]).
+    pub fn merge_sketch(&mut self, bytes: &[u8]) {
+        self.promote().merge_sketch(bytes);
+    }
+
+    pub fn merge(&mut self, other: &Self) {
+        match (&mut *self, other) {
+            (_, Self::Empty) => {}
+            (Self::Shared(mine), Self::Shared(theirs)) => mine.extend(theirs.iter().cloned()),
+            (Self::Empty, _) => *self = other.clone(),
+            (_, Self::Exact(set)) => set.iter().for_each(|&h| self.insert(h)),
+            (_, Self::Sketch(registers)) => self.promote().merge(registers),
+            (_, Self::Shared(sets)) => {
+                let mut theirs = Self::Shared(sets.clone());
+                theirs.settle();
+                self.merge(&theirs);
+            }
+        }
+    }
+
+    fn promote(&mut self) -> &mut Registers {
+        self.settle();
+        if !matches!(self, Self::Sketch(_)) {
+            let mut registers = Registers::default();
+            if let Self::Exact(set) = self {
+                set.iter().for_each(|&h| registers.insert(h));
+            }
+            *self = Self::Sketch(registers);
+        }
+        match self {
+            Self::Sketch(registers) => registers,
+            _ => unreachable!("it was just made a sketch"),
+        }
+    }
+
+    /// Makes shared sets into one of its own, so that reading it is cheap. What it says does not change.
+    pub fn settle(&mut self) {
+        if let Self::Shared(sets) = self {
+            *self = union_of(sets);
+        }
+    }
+
+    /// Joins shared sets into one where there are several, so that whoever merges this with others has less to do.
+    pub fn join_shared(&mut self) {
+        if let Self::Shared(sets) = self
+            && sets.len() > 1
+        {
+            *self = join(sets);
+        }
+    }
+
+    fn settled(&self) -> Cow<'_, Self> {
+        match self {
+            Self::Shared(sets) => Cow::Owned(union_of(sets)),
+            _ => Cow::Borrowed(self),
+        }
+    }
+
     pub fn is_exact(&self) -> bool {
-        !matches!(self, Self::Sketch(_))
+        !matches!(*self.settled(), Self::Sketch(_))
     }
 
     pub fn estimate(&self) -> f64 {
-        match self {
-            Self::Empty => 0.0,
+        match &*self.settled() {
+            Self::Empty | Self::Shared(_) => 0.0,
             Self::Exact(set) => set.len() as f64,
-            Self::Sketch(union) => union.estimate().round(),
+            Self::Sketch(registers) => registers.estimate().round(),
         }
     }
 
@@ -117,9 +160,95 @@ impl Distinct {
     }
 }
 
+/// Registers are kept beside lists from this length on, where merging them takes less time than the list, in entries.
+const REGISTERS_BESIDE_MIN: usize = 1_024;
+/// Above this estimate a union has more than [`ANSWER_EXACT_ENTRIES_MAX`] entries beyond doubt: the difference is over 20 standard errors.
+const SURELY_INEXACT: f64 = 1.25 * ANSWER_EXACT_ENTRIES_MAX as f64;
+
+/// A set of identity hashes that does not change any more, made to be merged quickly.
+pub struct IdentitySet {
+    /// Unless there are too many: in no order that means anything, and some may be there twice.
+    hashes: Option<Box<[u64]>>,
+    /// Unless there are few.
+    registers: Option<Registers>,
+}
+
+impl IdentitySet {
+    pub fn of(set: Distinct) -> Self {
+        match &*set.settled() {
+            Distinct::Empty | Distinct::Shared(_) => Self { hashes: Some(Box::default()), registers: None },
+            Distinct::Sketch(registers) => Self { hashes: None, registers: Some(registers.clone()) },
+            Distinct::Exact(set) => {
+                let registers = (set.len() >= REGISTERS_BESIDE_MIN).then(|| {
+                    let mut registers = Registers::default();
+                    set.iter().for_each(|&h| registers.insert(h));
+                    registers
+                });
+                Self { hashes: Some(set.iter().copied().collect()), registers }
+            }
+        }
+    }
+
+    /// Memory that it takes, in bytes.
+    pub fn bytes(&self) -> usize {
+        let hashes = self.hashes.as_ref().map_or(0, |h| h.len() * size_of::<u64>());
+        size_of::<Self>() + hashes + self.registers.as_ref().map_or(0, |_| size_of::<[u8; 1 << HLL_LG_K]>())
+    }
+}
+
+/// Lists of more entries than this are not put together: much in them is there many times.
+const JOINED_ENTRIES_MAX: usize = 4 * ANSWER_EXACT_ENTRIES_MAX;
+
+fn registers_of(sets: &[Arc<IdentitySet>]) -> Registers {
+    let mut registers = Registers::default();
+    for set in sets {
+        match (&set.registers, &set.hashes) {
+            (Some(theirs), _) => registers.merge(theirs),
+            (None, Some(hashes)) => hashes.iter().for_each(|&h| registers.insert(h)),
+            (None, None) => {}
+        }
+    }
+    registers
+}
+
+/// The union of several sets with as little work as possible: what it holds is looked at only when all is merged.
+fn join(sets: &[Arc<IdentitySet>]) -> Distinct {
+    let lists: Option<Vec<&[u64]>> = sets.iter().map(|s| s.hashes.as_deref()).collect();
+    match lists {
+        None => Distinct::Sketch(registers_of(sets)),
+        Some(lists) => {
+            let listed = lists.iter().map(|l| l.len()).sum::<usize>();
+            if listed > JOINED_ENTRIES_MAX {
+                return union_of(sets);
+            }
+            let registers = (listed >= REGISTERS_BESIDE_MIN).then(|| registers_of(sets));
+            Distinct::shared(Arc::new(IdentitySet { hashes: Some(lists.concat().into()), registers }))
+        }
+    }
+}
+
+/// As inserting everything would make it: exact up to [`ANSWER_EXACT_ENTRIES_MAX`] when every part is.
+fn union_of(sets: &[Arc<IdentitySet>]) -> Distinct {
+    let lists = || sets.iter().filter_map(|s| s.hashes.as_deref());
+    let listed: usize = lists().map(<[u64]>::len).sum();
+    let all_listed = lists().count() == sets.len();
+    if !all_listed || listed > ANSWER_EXACT_ENTRIES_MAX {
+        let registers = registers_of(sets);
+        if !all_listed || registers.estimate() > SURELY_INEXACT {
+            return Distinct::Sketch(registers);
+        }
+    }
+    let mut union = match listed {
+        0 => return Distinct::Empty,
+        n => Distinct::Exact(Box::new(HashSet::with_capacity_and_hasher(n.min(ANSWER_EXACT_ENTRIES_MAX + 1), Default::default()))),
+    };
+    lists().flatten().for_each(|&h| union.insert(h));
+    union
+}
+
 /// The sketch that a window keeps in place of a long list of hashes. Same hashes, same bytes whatever their order is not promised; equal registers are.
 pub fn sketch_of(hashes: impl IntoIterator<Item = u64>) -> HllSketch {
-    let mut union = new_union();
+    let mut union = HllUnion::new(HLL_LG_K).unwrap_or_else(|e| unreachable!("lgK {HLL_LG_K} is in range: {e}"));
     hashes.into_iter().for_each(|h| union.update_value(h));
     union.to_sketch(HllType::Hll4)
 }
@@ -150,10 +279,51 @@ mod tests {
         let mut left = Distinct::default();
         hashes(0..300).for_each(|h| left.insert(h));
         parts.merge(&left);
-        parts.merge_sketch(&sketch_of(hashes(200..5_000)));
+        parts.merge_sketch(&sketch_of(hashes(200..5_000)).serialize());
         let mut exact_tail = Distinct::default();
         hashes(4_900..6_000).for_each(|h| exact_tail.insert(h));
         parts.merge(&exact_tail);
         assert!((parts.estimate() / 6_000.0 - 1.0).abs() < parts.relative_error(), "{parts:?}");
+    }
+
+    fn set_of(range: std::ops::Range<u32>) -> Distinct {
+        let mut set = Distinct::default();
+        hashes(range).for_each(|h| set.insert(h));
+        set
+    }
+
+    #[test]
+    fn shared_sets_say_what_one_set_would() {
+        let cases: [&[std::ops::Range<u32>]; 8] = [
+            &[0..10, 5..20],
+            &[0..2_000, 1_000..3_000, 0..10],
+            &[0..9_000, 4_000..16_384],
+            &[0..9_000, 4_000..16_385],
+            &[0..12_000, 6_000..18_000, 12_000..24_000],
+            &[0..40_000, 39_000..39_010],
+            &[0..15_000, 1..15_001, 2..15_002, 3..15_003, 4..15_004, 5..15_005],
+            &[0..15_000, 1..15_001, 2..15_002, 3..15_003, 1_500..16_500],
+        ];
+        for ranges in cases {
+            let (mut shared, mut own) = (Distinct::default(), Distinct::default());
+            for range in ranges {
+                shared.merge(&Distinct::shared(Arc::new(IdentitySet::of(set_of(range.clone())))));
+                hashes(range.clone()).for_each(|h| own.insert(h));
+            }
+            assert_eq!((shared.estimate(), shared.is_exact()), (own.estimate(), own.is_exact()), "{ranges:?}");
+            let mut joined = shared.clone();
+            joined.join_shared();
+            assert_eq!((joined.estimate(), joined.is_exact()), (own.estimate(), own.is_exact()), "joined {ranges:?}");
+            joined.merge(&shared);
+            assert_eq!((joined.estimate(), joined.is_exact()), (own.estimate(), own.is_exact()), "joined and merged {ranges:?}");
+            // Also where they meet sets of other kinds, in either order.
+            for other in [Distinct::default(), set_of(0..100), set_of(0..30_000)] {
+                let (mut left, mut right, mut want) = (shared.clone(), other.clone(), own.clone());
+                left.merge(&other);
+                right.merge(&shared);
+                want.merge(&other);
+                assert_eq!((left.estimate(), right.estimate()), (want.estimate(), want.estimate()), "{ranges:?} and {other:?}");
+            }
+        }
     }
 }

@@ -3,24 +3,73 @@
 //! The mapping from value to bin is that of the crate `sketches-ddsketch` with its default configuration; windows store bins, not sketch objects.
 //! Unlike the crate's store no bins are ever collapsed: the whole range of `f64` has some 73 000 bins, which bounds a cell.
 
+mod bins;
+
 use std::sync::LazyLock;
 
 use sketches_ddsketch::Config;
 
+pub use bins::Quantiles;
+
 /// Hard bound of the relative error of a quantile.
 pub const QUANTILE_RELATIVE_ERROR: f64 = 0.01;
 
-static CONFIG: LazyLock<Config> = LazyLock::new(Config::defaults);
-/// Key of the smallest value that does not count as zero.
-static KEY_MIN: LazyLock<i32> = LazyLock::new(|| CONFIG.key(CONFIG.min_possible()));
+/// Leading bits of a mantissa that choose an entry of the table of logarithms.
+const TABLE_BITS: u32 = 7;
+/// Bits of the mantissa of a double.
+const MANTISSA_BITS: u32 = f64::MANTISSA_DIGITS - 1;
+/// The quick logarithm is off by less than 1e-9 bins; closer to a bin's edge than this the exact one decides.
+const EDGE: f64 = 1e-6;
+
+static MAPPING: LazyLock<Mapping> = LazyLock::new(Mapping::new);
+
+struct Mapping {
+    config: Config,
+    /// Key of the smallest value that does not count as zero.
+    key_min: i32,
+    bins_per_octave: f64,
+    bins_per_e: f64,
+    /// For each stretch of mantissas: 1 / its middle, and bins up to its middle.
+    table: [(f64, f64); 1 << TABLE_BITS],
+}
+
+impl Mapping {
+    fn new() -> Self {
+        let config = Config::defaults();
+        let bins_per_e = 1.0 / config.gamma.ln();
+        let table = std::array::from_fn(|i| {
+            let middle = 1.0 + (i as f64 + 0.5) / f64::from(1 << TABLE_BITS);
+            (1.0 / middle, middle.ln() * bins_per_e)
+        });
+        Self { key_min: config.key(config.min_possible()), bins_per_octave: 2f64.ln() * bins_per_e, bins_per_e, table, config }
+    }
+
+    /// `config.key(magnitude)` without a logarithm, but next to the edge of a bin. `magnitude` is a normal number.
+    #[inline]
+    fn key(&self, magnitude: f64) -> i32 {
+        let bits = magnitude.to_bits();
+        let exponent = (bits >> MANTISSA_BITS) as i32 - 1_023;
+        let mantissa = f64::from_bits(bits & ((1 << MANTISSA_BITS) - 1) | 1.0f64.to_bits());
+        let (inverse, middle) = self.table[(bits >> (MANTISSA_BITS - TABLE_BITS)) as usize & ((1 << TABLE_BITS) - 1)];
+        // |r| < 2^-7: the series of ln(1 + r) to the fifth power is exact to 1e-13.
+        let r = mantissa * inverse - 1.0;
+        let series = r * (1.0 + r * (-1.0 / 2.0 + r * (1.0 / 3.0 + r * (-1.0 / 4.0 + r * (1.0 / 5.0)))));
+        let position = f64::from(exponent) * self.bins_per_octave + middle + series * self.bins_per_e;
+        let key = position.floor();
+        let above = position - key;
+        if !(EDGE..=1.0 - EDGE).contains(&above) { self.config.key(magnitude) } else { key as i32 }
+    }
+}
 
 /// Bin of a finite value: 0 for (nearly) zero, positive for positive, negative for negative; ordered as the values are.
+#[inline]
 pub fn bin_of(value: f64) -> i32 {
+    let mapping = &*MAPPING;
     let magnitude = value.abs();
-    if magnitude <= CONFIG.min_possible() {
+    if magnitude <= mapping.config.min_possible() {
         return 0;
     }
-    let bin = (CONFIG.key(magnitude) - *KEY_MIN + 1).max(1);
+    let bin = (mapping.key(magnitude) - mapping.key_min + 1).max(1);
     if value < 0.0 { -bin } else { bin }
 }
 
@@ -29,49 +78,8 @@ pub fn value_of_bin(bin: i32) -> f64 {
     if bin == 0 {
         return 0.0;
     }
-    let value = CONFIG.value(bin.abs() - 1 + *KEY_MIN).min(f64::MAX);
+    let value = MAPPING.config.value(bin.abs() - 1 + MAPPING.key_min).min(f64::MAX);
     if bin < 0 { -value } else { value }
-}
-
-/// Counts by bin, sorted by bin once read.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Quantiles {
-    bins: std::collections::BTreeMap<i32, u64>,
-    count: u64,
-}
-
-impl Quantiles {
-    pub fn add(&mut self, bin: i32, count: u64) {
-        *self.bins.entry(bin).or_default() += count;
-        self.count += count;
-    }
-
-    pub fn merge(&mut self, other: &Self) {
-        for (&bin, &count) in &other.bins {
-            self.add(bin, count);
-        }
-    }
-
-    pub fn count(&self) -> u64 {
-        self.count
-    }
-
-    pub fn bins(&self) -> impl Iterator<Item = (i32, u64)> + '_ {
-        self.bins.iter().map(|(&b, &c)| (b, c))
-    }
-
-    /// The value of rank floor(q (n - 1)); `None` without values. `q` is in 0..=1.
-    pub fn quantile(&self, q: f64) -> Option<f64> {
-        let rank = (q * self.count.checked_sub(1)? as f64).floor() as u64;
-        let mut seen = 0;
-        for (&bin, &count) in &self.bins {
-            seen += count;
-            if seen > rank {
-                return Some(value_of_bin(bin));
-            }
-        }
-        None
-    }
 }
 
 #[cfg(test)]
@@ -91,15 +99,25 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_are_those_of_the_rank() {
-        let mut sketch = Quantiles::default();
-        for v in 1..=1000 {
-            sketch.add(bin_of(f64::from(v)), 1);
+    fn the_quick_mapping_is_that_of_the_library() {
+        let exact = |v: f64| MAPPING.config.key(v);
+        let same = |v: f64| assert_eq!(MAPPING.key(v), exact(v), "{v:e}");
+        let mut bits = 1u64;
+        for _ in 0..300_000 {
+            bits = bits.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let value = f64::from_bits(bits >> 1);
+            if value.is_finite() && value > MAPPING.config.min_possible() {
+                same(value);
+            }
+            same(((bits >> 40) + 1) as f64 / 100.0);
         }
-        for (q, rank) in [(0.0, 1.0), (0.5, 500.0), (0.99, 990.0), (1.0, 1000.0)] {
-            let got = sketch.quantile(q).expect("has values");
-            assert!((got - rank).abs() <= rank * 0.0101, "q {q}: {got}, not {rank}");
+        // The edges of bins, and their neighbours to the last bit.
+        for key in MAPPING.key_min..MAPPING.config.key(f64::MAX) {
+            let edge = MAPPING.config.pow_gamma(key).to_bits();
+            for value in (edge - 20..edge + 20).map(f64::from_bits).filter(|v| *v > MAPPING.config.min_possible()) {
+                same(value);
+            }
         }
-        assert_eq!(Quantiles::default().quantile(0.5), None);
+        [f64::MAX, 1.0, 2.0, 1.0 + f64::EPSILON, 1.0 - f64::EPSILON].into_iter().for_each(same);
     }
 }

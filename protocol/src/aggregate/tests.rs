@@ -43,7 +43,7 @@ fn gathered(random: &mut Random, users: u32) -> Distinct {
     for (window, hashes) in hashes.into_iter().enumerate() {
         let shard = &mut shards[window % 4];
         if hashes.len() > WINDOW_EXACT_ENTRIES_MAX {
-            shard.merge_sketch(&sketch_of(hashes));
+            shard.merge_sketch(&sketch_of(hashes).serialize());
         } else {
             hashes.into_iter().for_each(|hash| shard.insert(hash));
         }

@@ -3,6 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::aggregate::Accumulator;
 use crate::aggregate::{DISTINCT_TWO_STANDARD_ERRORS, QUANTILE_RELATIVE_ERROR, Wants};
 use crate::answer::Row;
 use crate::query::{Aggregate, Fill, Order};
@@ -305,7 +306,7 @@ fn the_stated_error_is_that_of_the_roughest_cell() {
     let labels = ["p50", "sessions", "users"].map(str::to_owned);
     assert_eq!(page(&exact).into_iter().collect::<Vec<_>>(), labels.clone().into_iter().zip([0.01, 0.0, 0.0]).collect::<Vec<_>>());
     let mut rough = Accumulator { count: 1, ..Accumulator::default() };
-    rough.users.merge_sketch(&crate::aggregate::sketch_of(1..5_000));
+    rough.users.merge_sketch(&crate::aggregate::sketch_of(1..5_000).serialize());
     let cells = vec![
         Cell { group: 0, bucket: 0, values: Accumulator { count: 1, ..Accumulator::default() } },
         Cell { group: 0, bucket: 1, values: rough },

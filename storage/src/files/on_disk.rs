@@ -148,15 +148,21 @@ impl ImmutableFiles for ShardFiles {
     }
 
     fn read(&self, file: &FileRef) -> Result<Bytes, StorageError> {
+        let bytes = self.map(file)?;
+        let crc32 = crc32fast::hash(&bytes);
+        if crc32 != file.crc32 {
+            let path = self.dir.join(&file.name);
+            return Err(StorageError::damaged(path, 0, format!("checksum {crc32:08x}, the snapshot says {:08x}", file.crc32)));
+        }
+        Ok(bytes)
+    }
+
+    fn map(&self, file: &FileRef) -> Result<Bytes, StorageError> {
         let path = self.dir.join(&file.name);
         let bytes = self.disk.read(&path).map_err(|e| StorageError::io("read", &path, e))?;
         if bytes.len() as u64 != file.bytes {
             let detail = format!("{} bytes long, the snapshot says {}", bytes.len(), file.bytes);
             return Err(StorageError::damaged(path, (bytes.len() as u64).min(file.bytes), detail));
-        }
-        let crc32 = crc32fast::hash(&bytes);
-        if crc32 != file.crc32 {
-            return Err(StorageError::damaged(path, 0, format!("checksum {crc32:08x}, the snapshot says {:08x}", file.crc32)));
         }
         Ok(bytes)
     }
@@ -235,6 +241,10 @@ impl ImmutableFiles for ShardWriter {
 
     fn read(&self, file: &FileRef) -> Result<Bytes, StorageError> {
         self.files.read(file)
+    }
+
+    fn map(&self, file: &FileRef) -> Result<Bytes, StorageError> {
+        self.files.map(file)
     }
 }
 

@@ -6,6 +6,8 @@ mod other;
 mod tests;
 mod text;
 
+use std::sync::Arc;
+
 use hashbrown::{Equivalent, HashMap, HashTable};
 use tallymesh_protocol::cardinality::OTHER;
 use tallymesh_protocol::key::{KeyView, MetricKind};
@@ -41,6 +43,9 @@ pub struct KeyTable {
     metrics: Vec<MetricKeys>,
     metric_ids: HashMap<(MetricKind, String, String), usize>,
     tenants: HashMap<String, TenantUse>,
+    /// Number of the metric of each key. Shared with queries that run, which is why adding to it copies now and then.
+    metric_of: Arc<Vec<u32>>,
+    families: HashMap<(MetricKind, String), u32>,
     /// Where the keys are on disk; whatever comes after the last chunk is not saved yet.
     chunks: Vec<KeyChunkRef>,
 }
@@ -51,6 +56,10 @@ pub struct MetricKeys {
     pub kind: MetricKind,
     pub tenant: String,
     pub metric: String,
+    /// Index into [`KeyTable::metrics`].
+    pub number: u32,
+    /// Number of all metrics of this kind and tenant together.
+    pub family: u32,
     pub ids: Vec<KeyId>,
     /// Its other keys: one, or several if its number of dimensions ever changed. They are not among `ids`.
     pub others: Vec<KeyId>,
@@ -109,6 +118,7 @@ impl KeyTable {
             Some(&metric) => metric,
             None => self.add_metric(view),
         };
+        Arc::make_mut(&mut self.metric_of).push(metric as u32);
         if is_other(view) {
             self.metrics[metric].others.push(id);
         } else {
@@ -125,8 +135,10 @@ impl KeyTable {
             self.tenants.entry_ref(key.tenant).or_default().event_names += 1;
         }
         self.metric_ids.insert((kind, tenant.clone(), metric.clone()), self.metrics.len());
-        self.metrics.push(MetricKeys { kind, tenant, metric, ids: Vec::new(), others: Vec::new() });
-        self.metrics.len() - 1
+        let (number, families) = (self.metrics.len(), self.families.len() as u32);
+        let family = *self.families.entry((kind, tenant.clone())).or_insert(families);
+        self.metrics.push(MetricKeys { kind, tenant, metric, number: number as u32, family, ids: Vec::new(), others: Vec::new() });
+        number
     }
 
     fn key_bytes(&self, id: KeyId) -> &[u8] {
@@ -169,6 +181,11 @@ impl KeyTable {
         &self.metrics
     }
 
+    /// Number of the metric of each key.
+    pub fn metric_of(&self) -> &Arc<Vec<u32>> {
+        &self.metric_of
+    }
+
     pub fn metric(&self, kind: MetricKind, tenant: &str, metric: &str) -> Option<&MetricKeys> {
         self.metric_ids.get(&MetricName(kind, tenant, metric)).map(|&m| &self.metrics[m])
     }
@@ -181,6 +198,7 @@ impl KeyTable {
             + self.values.memory_bytes()
             + self.dimensions.capacity() * 4
             + self.dimension_ends.capacity() * 8
+            + self.metric_of.capacity() * 4
             + self.metrics.iter().map(|m| (m.ids.capacity() + m.others.capacity()) * 4).sum::<usize>()
     }
 

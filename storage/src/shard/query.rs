@@ -50,7 +50,7 @@ impl ShardState {
     pub fn prepare(&self, query: &ShardQuery) -> PreparedQuery {
         let selection = select(&self.keys, query);
         PreparedQuery {
-            view: self.windows.view(&query.plan, KeyGroups::pairs(selection.pairs)),
+            view: self.windows.view(&query.plan, selection.keys),
             others: (!selection.others.is_empty()).then(|| self.view_others(&query.plan, &selection.others)),
             names_beyond: selection.names_beyond,
             groups: selection.groups,

@@ -2,12 +2,15 @@
 //!
 //! Layout, little-endian: magic `TMWN`, version `u32`, length of the archive `u64`; then the rkyv archive of [`Columns`]. 16-aligned.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use rkyv::util::AlignedVec;
 use tallymesh_protocol::aggregate::{Last, bin_of};
 use tallymesh_protocol::time::Grain;
 
 use super::columns::{ArchivedColumns, Columns, Identities};
+use super::totals::Derived;
 
 pub(super) const BLOCK_MAGIC: [u8; 4] = *b"TMWN";
 pub(super) const BLOCK_VERSION: u32 = 1;
@@ -31,6 +34,8 @@ pub(super) struct Block {
     /// Start of the first and of the last window, UTC milliseconds.
     pub first_ms: i64,
     pub last_ms: i64,
+    /// The same block elsewhere in memory has the same totals.
+    derived: Arc<Derived>,
 }
 
 impl Block {
@@ -81,7 +86,7 @@ impl Block {
     }
 
     fn with_summary(bytes: Bytes) -> Self {
-        let mut block = Self { bytes, grain: Grain::Minute, partition_ms: 0, first_ms: 0, last_ms: 0 };
+        let mut block = Self { bytes, grain: Grain::Minute, partition_ms: 0, first_ms: 0, last_ms: 0, derived: Arc::default() };
         let columns = block.columns();
         let summary = (columns.grain(), columns.partition_ms.to_native(), columns.start_ms(0), columns.start_ms(columns.starts.len() - 1));
         (block.grain, block.partition_ms, block.first_ms, block.last_ms) = summary;
@@ -91,9 +96,27 @@ impl Block {
     #[expect(unsafe_code, reason = "read in place without checking the archive again at every scan")]
     #[inline]
     pub fn columns(&self) -> &ArchivedColumns {
-        // SAFETY: the bytes are private and immutable, and were either written by `encode` or passed `rkyv::access` for this type in `open`,
-        // at this 16-aligned address; the archive reaches to the end of the bytes in both cases.
+        // SAFETY: the bytes are private and immutable, and were either written by `encode` or passed `rkyv::access` for this type in `open`, or equal
+        // such ones (`moved_to`: out of the immutable file that they were written to or checked in), at a 16-aligned address; the archive reaches to the
+        // end of the bytes in all cases.
         unsafe { rkyv::access_unchecked::<ArchivedColumns>(&self.bytes[HEADER_BYTES..]) }
+    }
+
+    /// Totals of its windows, as far as they are kept.
+    pub fn derived(&self) -> &Derived {
+        &self.derived
+    }
+
+    /// The same block read from other bytes that are equal, which is not looked at: bytes out of its file do not come into memory before they are used.
+    ///
+    /// # Errors
+    /// They lie so, or are so long, that they cannot be.
+    pub fn moved_to(&self, bytes: Bytes) -> Result<Self, BlockError> {
+        if bytes.len() != self.bytes.len() || !(bytes.as_ptr() as usize).is_multiple_of(BLOCK_ALIGN) {
+            return Err(BlockError::Damaged("the block is not where it was written"));
+        }
+        let Self { grain, partition_ms, first_ms, last_ms, .. } = *self;
+        Ok(Self { bytes, grain, partition_ms, first_ms, last_ms, derived: self.derived.clone() })
     }
 
     pub fn bytes(&self) -> &Bytes {

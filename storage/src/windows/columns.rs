@@ -5,6 +5,7 @@
 
 use datasketches::hll::HllSketch;
 use rkyv::{Archive, Serialize};
+use tallymesh_protocol::aggregate::Distinct;
 use tallymesh_protocol::limits::HLL_LG_K;
 use tallymesh_protocol::time::Grain;
 
@@ -42,6 +43,17 @@ impl ArchivedPacked {
             Self::W2(v) => u64::from(v[index].to_native()),
             Self::W4(v) => u64::from(v[index].to_native()),
             Self::W8(v) => v[index].to_native(),
+        }
+    }
+
+    /// Calls `each` with the entries of `range` in order.
+    #[inline]
+    pub fn for_range(&self, range: std::ops::Range<usize>, mut each: impl FnMut(u64)) {
+        match self {
+            Self::W1(v) => v[range].iter().for_each(|&v| each(u64::from(v))),
+            Self::W2(v) => v[range].iter().for_each(|v| each(u64::from(v.to_native()))),
+            Self::W4(v) => v[range].iter().for_each(|v| each(u64::from(v.to_native()))),
+            Self::W8(v) => v[range].iter().for_each(|v| each(v.to_native())),
         }
     }
 
@@ -148,6 +160,16 @@ pub(super) struct Lists {
 pub(super) enum Identities<'a> {
     List(&'a [rkyv::rend::u64_le]),
     Sketch(&'a [u8]),
+}
+
+impl Identities<'_> {
+    #[inline]
+    pub fn add_to(self, set: &mut Distinct) {
+        match self {
+            Self::List(hashes) => hashes.iter().for_each(|h| set.insert(h.to_native())),
+            Self::Sketch(bytes) => set.merge_sketch(bytes),
+        }
+    }
 }
 
 impl ArchivedLists {

@@ -61,7 +61,7 @@ impl Gathered {
 }
 
 /// A sketch out of a checked block.
-pub(super) fn read_sketch(bytes: &[u8]) -> HllSketch {
+fn read_sketch(bytes: &[u8]) -> HllSketch {
     HllSketch::deserialize(bytes).unwrap_or_else(|e| unreachable!("the block was checked: {e}"))
 }
 

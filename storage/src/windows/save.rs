@@ -70,7 +70,15 @@ impl WindowsManifest {
 /// What a save wrote.
 pub struct SavedWindows {
     pub manifest: WindowsManifest,
-    places: Vec<(u64, Saved)>,
+    places: Vec<Place>,
+}
+
+/// Where a block lies now.
+struct Place {
+    id: u64,
+    saved: Saved,
+    /// The block in its file, if this save wrote it.
+    block: Option<Arc<Block>>,
 }
 
 impl SavedWindows {
@@ -108,12 +116,16 @@ impl WindowStore {
         }
     }
 
-    /// Remembers where the blocks lie that a save has written, once its manifest is durable. Blocks that are gone by now are ignored.
+    /// Remembers where the blocks lie that a save has written, once its manifest is durable, and reads them from there from now on: on a disk that maps
+    /// files they take memory only as they are used, and memory that the system may take back. Blocks that are gone by now are ignored.
     pub fn mark_saved(&mut self, saved: &SavedWindows) {
-        let places: BTreeMap<u64, &Saved> = saved.places.iter().map(|(id, place)| (*id, place)).collect();
+        let places: BTreeMap<u64, &Place> = saved.places.iter().map(|place| (place.id, place)).collect();
         for stored in self.levels.iter_mut().flat_map(BTreeMap::values_mut).flat_map(|p| &mut p.blocks) {
-            if let Some(&place) = places.get(&stored.id) {
-                stored.saved = Some(place.clone());
+            if let Some(place) = places.get(&stored.id) {
+                stored.saved = Some(place.saved.clone());
+                if let Some(block) = &place.block {
+                    stored.block = block.clone();
+                }
             }
         }
     }
@@ -128,15 +140,16 @@ impl WindowStore {
         }
         let mut store = Self::new(settings);
         store.stamp_ms = manifest.stamp_ms;
-        let contents: Vec<(Arc<FileRef>, Bytes)> =
-            manifest.files.iter().map(|f| Ok((Arc::new(f.clone()), read(files, f, BLOCKS_MAGIC)?))).collect::<Result<_, StorageError>>()?;
+        let contents = |f: &FileRef| Ok((Arc::new(f.clone()), read(files, f, BLOCKS_MAGIC)?, files.map(f)?));
+        let contents: Vec<(Arc<FileRef>, Bytes, Bytes)> = manifest.files.iter().map(contents).collect::<Result<_, StorageError>>()?;
         for entry in &manifest.partitions {
             let mut partition = Partition { blocks: Vec::with_capacity(entry.blocks.len()), last_write_ms: entry.last_write_ms };
             for &BlockEntry(file, offset, len, folded) in &entry.blocks {
-                let (file, bytes) = contents
+                let (file, bytes, mapped) = contents
                     .get(file as usize)
                     .ok_or_else(|| StorageError::Invalid(format!("windows manifest: a block of {} lies in no file", entry.start_ms)))?;
-                let block = open_block(file, bytes, offset, len)?;
+                // Checked as a whole, and then read through another map, which the check has not brought into memory.
+                let block = moved(&open_block(file, bytes, offset, len)?, file, mapped, offset)?;
                 if (block.grain, block.partition_ms) != (entry.grain, entry.start_ms) {
                     return Err(StorageError::damaged(&file.name, offset, "the block belongs to another partition"));
                 }
@@ -214,12 +227,14 @@ impl WindowsSave {
     /// The disk's.
     pub fn write(self, files: &mut dyn ImmutableFiles) -> Result<SavedWindows, StorageError> {
         let rewritten = self.files_to_rewrite();
-        let mut places: Vec<(u64, Saved)> = Vec::new();
+        let mut places: Vec<Place> = Vec::new();
         let mut batch: Vec<&Stored> = Vec::new();
         let mut batch_bytes = 0;
         for stored in self.partitions.iter().flat_map(|(.., blocks)| blocks) {
             match &stored.saved {
-                Some(place) if !rewritten.contains(&place.file.name) => places.push((stored.id, place.clone())),
+                Some(place) if !rewritten.contains(&place.file.name) => {
+                    places.push(Place { id: stored.id, saved: place.clone(), block: None });
+                }
                 _ => {
                     batch_bytes += stored.block.bytes().len();
                     batch.push(stored);
@@ -238,8 +253,8 @@ impl WindowsSave {
         Ok(SavedWindows { manifest, places })
     }
 
-    fn manifest(&self, places: &[(u64, Saved)], open: Option<FileRef>) -> WindowsManifest {
-        let by_id: BTreeMap<u64, &Saved> = places.iter().map(|(id, place)| (*id, place)).collect();
+    fn manifest(&self, places: &[Place], open: Option<FileRef>) -> WindowsManifest {
+        let by_id: BTreeMap<u64, &Saved> = places.iter().map(|place| (place.id, &place.saved)).collect();
         let mut files: Vec<FileRef> = Vec::new();
         let mut index_of: BTreeMap<&str, u32> = BTreeMap::new();
         let mut partitions = Vec::with_capacity(self.partitions.len());
@@ -272,12 +287,7 @@ impl WindowsSave {
     }
 }
 
-fn write_blocks(
-    files: &mut dyn ImmutableFiles,
-    batch: &[&Stored],
-    bytes: usize,
-    places: &mut Vec<(u64, Saved)>,
-) -> Result<(), StorageError> {
+fn write_blocks(files: &mut dyn ImmutableFiles, batch: &[&Stored], bytes: usize, places: &mut Vec<Place>) -> Result<(), StorageError> {
     let mut out = header(BLOCKS_MAGIC, bytes + BLOCK_ALIGN * batch.len());
     let mut offsets = Vec::with_capacity(batch.len());
     for stored in batch {
@@ -286,10 +296,21 @@ fn write_blocks(
         out.extend_from_slice(stored.block.bytes());
     }
     let file = Arc::new(files.write("blocks", &out)?);
+    drop(out);
+    let mapped = files.map(&file)?;
     for (stored, offset) in batch.iter().zip(offsets) {
-        places.push((stored.id, Saved { file: file.clone(), offset, len: stored.block.bytes().len() as u64 }));
+        let block = Some(Arc::new(moved(&stored.block, &file, &mapped, offset)?));
+        places.push(Place { id: stored.id, saved: Saved { file: file.clone(), offset, len: stored.block.bytes().len() as u64 }, block });
     }
     Ok(())
+}
+
+/// A block where it lies in its file.
+fn moved(block: &Block, file: &FileRef, mapped: &Bytes, offset: u64) -> Result<Block, StorageError> {
+    let from = usize::try_from(offset).unwrap_or(usize::MAX);
+    let in_file = mapped.len().checked_sub(block.bytes().len()).is_some_and(|room| from <= room);
+    let bytes = if in_file { mapped.slice(from..from + block.bytes().len()) } else { Bytes::new() };
+    block.moved_to(bytes).map_err(|_| StorageError::damaged(&file.name, offset, "the block is not where it was written"))
 }
 
 fn encode_open(open: &Vec<OpenHour>) -> AlignedVec<BLOCK_ALIGN> {

@@ -1,33 +1,52 @@
 //! Reading slices of a plan. A [`WindowView`] holds what a query needs, so that the scan itself runs outside any lock.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use tallymesh_protocol::aggregate::{Accumulator, Wants};
+use parking_lot::Mutex;
+use tallymesh_protocol::aggregate::{Accumulator, Distinct, Wants};
 use tallymesh_protocol::answer::Cell;
 use tallymesh_protocol::query::{ScanPlan, Slice};
 use tallymesh_protocol::time::{Grain, MINUTE_MS};
 
 use super::block::{Block, WindowRef};
-use super::columns::{ArchivedColumns, Identities};
-use super::merged::read_sketch;
-use super::{OpenRow, Partition, WindowStore, partition_span_ms};
+use super::columns::ArchivedColumns;
+use super::totals::{Budget, Classes, KeyClass, Totaller, sketches_are_whole};
+use super::{OpenRow, Partition, RowsDigest, Tail, WindowStore, make, partition_span_ms};
 
 /// "Not selected" among groups by key.
 const NO_GROUP: u32 = u32::MAX;
 /// Up to this many selected keys are looked for one by one; more go through a table by key.
 const SEARCHED_KEYS_MAX: usize = 32;
+/// Open rows of an hour that are read one by one: once more of them, and a quarter of all, are not in the digest, it is made again.
+const LOOSE_ROWS_MAX: usize = 256;
 /// Cells (group x bucket) up to which they are found through a table rather than by hash.
 const DENSE_CELLS_MAX: u64 = 1 << 16;
 
 /// The keys that a query reads and the group of each.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct KeyGroups {
     /// Group by key; empty when `few` says it all.
     dense: Vec<u32>,
     /// (key, group), ascending by key, when there are few.
     few: Vec<(u32, u32)>,
+    /// Set when the group depends on the key's class alone, so that totals can be read; the others are empty then.
+    classes: Option<Arc<ClassGroups>>,
+}
+
+struct ClassGroups {
+    classes: Classes,
+    /// Group by class.
+    groups: Vec<u32>,
+}
+
+impl ClassGroups {
+    #[inline]
+    fn of(&self, class: u32) -> u32 {
+        self.groups.get(class as usize).copied().unwrap_or(NO_GROUP)
+    }
 }
 
 impl KeyGroups {
@@ -35,25 +54,41 @@ impl KeyGroups {
     pub fn dense(groups: Vec<u32>) -> Self {
         let selected = groups.iter().filter(|&&g| g != NO_GROUP).count();
         if selected > SEARCHED_KEYS_MAX {
-            return Self { dense: groups, few: Vec::new() };
+            return Self { dense: groups, ..Self::default() };
         }
         let few = groups.iter().enumerate().filter(|(_, g)| **g != NO_GROUP).map(|(key, &g)| (key as u32, g)).collect();
-        Self { dense: Vec::new(), few }
+        Self { few, ..Self::default() }
     }
 
     /// (key id, group) of each selected key, each key once.
     pub fn pairs(mut pairs: Vec<(u32, u32)>) -> Self {
         if pairs.len() <= SEARCHED_KEYS_MAX {
             pairs.sort_unstable();
-            return Self { dense: Vec::new(), few: pairs };
+            return Self { few: pairs, ..Self::default() };
         }
         let mut dense = vec![NO_GROUP; pairs.iter().map(|p| p.0 as usize + 1).max().unwrap_or(0)];
         pairs.into_iter().for_each(|(key, group)| dense[key as usize] = group);
-        Self { dense, few: Vec::new() }
+        Self { dense, ..Self::default() }
+    }
+
+    /// All keys of some classes. `metric_of` is the metric of each key, `family_of` the family of each metric (not needed for
+    /// [`KeyClass::Metric`]), `groups` (class, group) of each selected class.
+    pub fn classes(by: KeyClass, metric_of: Arc<Vec<u32>>, family_of: Vec<u32>, groups: &[(u32, u32)]) -> Self {
+        let mut by_class = vec![NO_GROUP; groups.iter().map(|g| g.0 as usize + 1).max().unwrap_or(0)];
+        groups.iter().for_each(|&(class, group)| by_class[class as usize] = group);
+        let classes = ClassGroups { classes: Classes { by, metric_of, family_of }, groups: by_class };
+        Self { classes: Some(Arc::new(classes)), ..Self::default() }
+    }
+
+    fn is_few(&self) -> bool {
+        self.dense.is_empty() && self.classes.is_none()
     }
 
     #[inline]
     fn get(&self, key: u32) -> u32 {
+        if let Some(groups) = &self.classes {
+            return groups.classes.of(key).map_or(NO_GROUP, |class| groups.of(class));
+        }
         if self.dense.is_empty() {
             return self.few.binary_search_by_key(&key, |p| p.0).map_or(NO_GROUP, |at| self.few[at].1);
         }
@@ -111,8 +146,10 @@ impl CellMap {
         Ok(&mut self.cells[self.last.2].values)
     }
 
-    /// In the order in which they were first met, which is the same for the same state and question.
-    pub fn into_cells(self) -> Vec<Cell> {
+    /// In the order in which they were first met.
+    pub fn into_cells(mut self) -> Vec<Cell> {
+        // Several sets of one cell are joined here, where shards work beside each other; a single one is passed on as it is.
+        self.cells.iter_mut().for_each(|cell| cell.values.join_shared());
         self.cells
     }
 }
@@ -130,12 +167,56 @@ pub struct WindowView {
     slices: Vec<Slice>,
     groups: KeyGroups,
     blocks: Vec<(Arc<Block>, bool)>,
+    digests: Vec<DigestView>,
     rows: Vec<ViewRow>,
+    totals_budget: Arc<Budget>,
+}
+
+/// Open rows that are read as a block.
+enum DigestView {
+    Made(Arc<Block>),
+    /// To be made of these rows, and left there for the next query.
+    ToMake {
+        hour_ms: i64,
+        rows: Vec<OpenRow>,
+        place: Arc<Mutex<Option<RowsDigest>>>,
+    },
+}
+
+impl DigestView {
+    fn block(&self) -> Arc<Block> {
+        match self {
+            Self::Made(block) => block.clone(),
+            Self::ToMake { hour_ms, rows, place } => {
+                let block = Arc::new(make::seal(*hour_ms, rows, u64::MAX));
+                let mut held = place.lock();
+                if held.as_ref().is_none_or(|d| d.rows < rows.len()) {
+                    *held = Some(RowsDigest { rows: rows.len(), block: block.clone() });
+                }
+                block
+            }
+        }
+    }
+}
+
+/// How the rows of a tail are read, and how many of them are read so; the others are read one by one.
+fn digest_of(tail: &Tail) -> (Option<DigestView>, usize) {
+    let held = tail.digest.lock().clone();
+    let covered = held.as_ref().map_or(0, |d| d.rows);
+    let rows = tail.rows.len();
+    if rows - covered > LOOSE_ROWS_MAX.max(rows / 4) {
+        let place = tail.digest.clone();
+        return (Some(DigestView::ToMake { hour_ms: tail.hour_ms, rows: tail.rows.clone(), place }), rows);
+    }
+    (held.map(|d| DigestView::Made(d.block)), covered)
 }
 
 impl WindowStore {
     /// Gathers what `plan` reads of the selected keys: short, so it may run under a lock.
     pub fn view(&self, plan: &ScanPlan, groups: KeyGroups) -> WindowView {
+        if self.totals_budget.take_short() {
+            self.levels.iter().flat_map(BTreeMap::values).flat_map(|p| &p.blocks).for_each(|s| s.block.derived().forget_unused());
+        }
         let slices = &plan.slices;
         debug_assert!(slices.windows(2).all(|s| s[0].to_ms <= s[1].from_ms), "slices are disjoint and in time order");
         let mut blocks = Vec::new();
@@ -148,14 +229,16 @@ impl WindowStore {
                 }
             }
         }
-        let mut rows = Vec::new();
+        let (mut rows, mut digests) = (Vec::new(), Vec::new());
         for tail in self.tail_of_hour.values().map(|&t| &self.tails[t]) {
             let bucket_of_minute: [Option<u32>; 60] =
                 std::array::from_fn(|m| slice_at(slices, tail.hour_ms + m as i64 * MINUTE_MS).map(|s| s.bucket));
             if bucket_of_minute.iter().all(Option::is_none) {
                 continue;
             }
-            for &row in &tail.rows {
+            let (digest, covered) = digest_of(tail);
+            digests.extend(digest);
+            for &row in &tail.rows[covered..] {
                 let Some(bucket) = bucket_of_minute[row.minute() as usize] else { continue };
                 let group = groups.get(row.key);
                 if group != NO_GROUP {
@@ -163,7 +246,7 @@ impl WindowStore {
                 }
             }
         }
-        WindowView { slices: slices.clone(), groups, blocks, rows }
+        WindowView { slices: slices.clone(), groups, blocks, digests, rows, totals_budget: self.totals_budget.clone() }
     }
 
     /// [`Self::view`] and [`WindowView::scan`] at once.
@@ -202,6 +285,12 @@ impl WindowView {
             }
             self.scan_block(block, *folded, wants, out)?;
         }
+        for digest in &self.digests {
+            if should_stop() {
+                return Err(ScanStopped::Cancelled);
+            }
+            self.scan_block(&digest.block(), false, wants, out)?;
+        }
         for ViewRow { group, bucket, time_ms, row } in &self.rows {
             let value = (!row.value.is_nan()).then_some(row.value);
             out.cell(*group, *bucket)?.add(wants, *time_ms, row.id, row.user, row.session, value);
@@ -210,15 +299,79 @@ impl WindowView {
     }
 
     fn scan_block(&self, block: &Block, folded: bool, wants: Wants, out: &mut CellMap) -> Result<(), ScanStopped> {
+        if let Some(groups) = &self.groups.classes
+            && self.add_totals(block, folded, groups, wants, out)?
+        {
+            return Ok(());
+        }
         let columns = block.columns();
-        for at in 0..columns.starts.len() {
-            let start_ms = columns.start_ms(at);
-            let Some(slice) = slice_at(&self.slices, start_ms) else { continue };
-            if block.grain == slice.grain || (block.grain < slice.grain && !folded) {
-                self.scan_windows(columns, columns.windows_of(at), start_ms, slice.bucket, wants, out)?;
-            }
+        for (at, start_ms, bucket) in self.starts_read(block, folded) {
+            self.scan_windows(columns, columns.windows_of(at), start_ms, bucket, wants, out)?;
         }
         Ok(())
+    }
+
+    /// (directory entry, its start, bucket) of what is read of a block.
+    fn starts_read<'a>(&'a self, block: &'a Block, folded: bool) -> impl Iterator<Item = (usize, i64, u32)> + 'a {
+        let columns = block.columns();
+        (0..columns.starts.len()).filter_map(move |at| {
+            let start_ms = columns.start_ms(at);
+            let slice = slice_at(&self.slices, start_ms)?;
+            let is_read = block.grain == slice.grain || (block.grain < slice.grain && !folded);
+            is_read.then_some((at, start_ms, slice.bucket))
+        })
+    }
+
+    /// Adds totals in place of windows. Says no when they would not do; then nothing was added.
+    fn add_totals(&self, block: &Block, folded: bool, groups: &ClassGroups, wants: Wants, out: &mut CellMap) -> Result<bool, ScanStopped> {
+        // (stretch, bucket) of sets and bins.
+        let sketches: Vec<(usize, u32)> = if !(wants.users || wants.sessions || wants.quantiles) {
+            Vec::new()
+        } else if !sketches_are_whole(block.grain) {
+            self.starts_read(block, folded).map(|(at, _, bucket)| (at, bucket)).collect()
+        } else {
+            let all_in_one = slice_at(&self.slices, block.first_ms).filter(|s| block.last_ms < s.to_ms);
+            let Some(slice) = all_in_one.filter(|s| block.grain == s.grain || !folded) else { return Ok(false) };
+            vec![(0, slice.bucket)]
+        };
+        let totaller = Totaller { block, classes: &groups.classes, budget: &self.totals_budget };
+        let counts = totaller.counts();
+        for (at, _, bucket) in self.starts_read(block, folded) {
+            add_each(groups, counts.of(at), bucket, out, |cell, count| cell.count += count)?;
+        }
+        if wants.values || wants.last || wants.quantiles {
+            let values = totaller.values();
+            for (at, _, bucket) in self.starts_read(block, folded) {
+                add_each(groups, values.of(at), bucket, out, |cell, total| {
+                    cell.value_count += total.count;
+                    cell.sum += total.sum;
+                    cell.min = cell.min.min(total.min);
+                    cell.max = cell.max.max(total.max);
+                    if let (true, Some(last)) = (wants.last, total.last) {
+                        cell.offer_last(last);
+                    }
+                })?;
+            }
+        }
+        if wants.users {
+            let users = totaller.users();
+            for &(stretch, bucket) in &sketches {
+                add_each(groups, users.of(stretch), bucket, out, |cell, set| cell.users.merge(&Distinct::shared(set.clone())))?;
+            }
+        }
+        if wants.sessions {
+            let sessions = totaller.sessions();
+            for &(stretch, bucket) in &sketches {
+                add_each(groups, sessions.of(stretch), bucket, out, |cell, set| cell.sessions.merge(&Distinct::shared(set.clone())))?;
+            }
+        }
+        if wants.quantiles {
+            let quantiles = totaller.quantiles();
+            for &(stretch, bucket) in &sketches {
+                add_each(groups, quantiles.of(stretch), bucket, out, |cell, bins| cell.quantiles.merge(bins))?;
+            }
+        }
+        Ok(true)
     }
 
     fn scan_windows(
@@ -231,7 +384,7 @@ impl WindowView {
         out: &mut CellMap,
     ) -> Result<(), ScanStopped> {
         let keys = &columns.keys[windows.clone()];
-        if self.groups.dense.is_empty() {
+        if self.groups.is_few() {
             let mut from = 0;
             for &(key, group) in &self.groups.few {
                 from += keys[from..].partition_point(|k| k.to_native() < key);
@@ -240,6 +393,18 @@ impl WindowView {
                 }
             }
             return Ok(());
+        }
+        if wants == Wants::default() {
+            // Most questions: a count is all that is read of a window.
+            let mut keys = keys.iter();
+            let mut stopped = Ok(());
+            columns.counts.for_range(windows, |count| {
+                let group = keys.next().map_or(NO_GROUP, |key| self.groups.get(key.to_native()));
+                if group != NO_GROUP && stopped.is_ok() {
+                    stopped = out.cell(group, bucket).map(|cell| cell.count += count);
+                }
+            });
+            return stopped;
         }
         for (key, window) in keys.iter().zip(windows) {
             let group = self.groups.get(key.to_native());
@@ -252,7 +417,7 @@ impl WindowView {
 }
 
 #[inline]
-fn add_window(cell: &mut Accumulator, window: WindowRef<'_>, wants: Wants) {
+pub(super) fn add_window(cell: &mut Accumulator, window: WindowRef<'_>, wants: Wants) {
     cell.count += window.count();
     if wants == Wants::default() {
         return;
@@ -271,13 +436,27 @@ fn add_window(cell: &mut Accumulator, window: WindowRef<'_>, wants: Wants) {
             window.bins(&values, |bin, count| cell.quantiles.add(bin, count));
         }
     }
-    for (wanted, identities, set) in
-        [(wants.users, window.users(), &mut cell.users), (wants.sessions, window.sessions(), &mut cell.sessions)]
-    {
-        match identities {
-            _ if !wanted => {}
-            Identities::List(hashes) => hashes.iter().for_each(|h| set.insert(h.to_native())),
-            Identities::Sketch(bytes) => set.merge_sketch(&read_sketch(bytes)),
+    if wants.users {
+        window.users().add_to(&mut cell.users);
+    }
+    if wants.sessions {
+        window.sessions().add_to(&mut cell.sessions);
+    }
+}
+
+/// Adds the totals of one stretch to the cells of their groups.
+fn add_each<T>(
+    groups: &ClassGroups,
+    totals: &[(u32, T)],
+    bucket: u32,
+    out: &mut CellMap,
+    mut add: impl FnMut(&mut Accumulator, &T),
+) -> Result<(), ScanStopped> {
+    for (class, total) in totals {
+        let group = groups.of(*class);
+        if group != NO_GROUP {
+            add(out.cell(group, bucket)?, total);
         }
     }
+    Ok(())
 }

@@ -4,6 +4,7 @@ mod damage;
 mod golden;
 mod life;
 mod property;
+mod totals;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
