@@ -9,7 +9,7 @@ use super::stream::{LiveStream, cut, hear, live_path, parse};
 use crate::http::harness::{TestNode, in_time};
 
 const SOURCES: usize = 400;
-const ROUNDS: usize = 60;
+const ROUNDS: usize = 24;
 const QUERY: &str = "metric=*&range=1h&group_by=source&limit=1000";
 
 /// One more event of each of many sources with long names: each round changes every row.
@@ -43,7 +43,7 @@ async fn a_slow_reader_is_told_of_many_changes_at_once() {
         while deltas == 0 || quick.rows().len() != SOURCES || quick.rows().iter().any(|row| row["values"]["count"] != sent) {
             let event = quick.next().await.expect("goes on");
             deltas += 1;
-            told_bytes += event.data.to_string().len();
+            told_bytes += event.bytes;
         }
     }
 
@@ -71,7 +71,8 @@ async fn a_slow_reader_is_told_of_many_changes_at_once() {
         }
     })
     .await;
-    assert!(told_bytes > 20 << 20, "{told_bytes} bytes are more than sockets hold");
+    assert!(told_bytes > 9 << 20, "{told_bytes} bytes are more than sockets hold");
+    eprintln!("{read} bytes in {events} events, of {told_bytes} in {deltas}");
     assert!(read < told_bytes / 2 && events < ROUNDS / 2, "{read} bytes in {events} events, of {told_bytes} in {deltas}");
     assert!(node.metric("tallymesh_live_conflated_total").await >= 1.0);
 }

@@ -10,6 +10,7 @@ pub struct Event {
     pub kind: String,
     pub id: String,
     pub data: Value,
+    pub bytes: usize,
 }
 
 pub struct LiveStream {
@@ -54,7 +55,7 @@ pub fn cut(text: &mut Vec<u8>) -> Option<String> {
 pub fn parse(event: &str) -> Option<Event> {
     let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
     let data = serde_json::from_str(field("data")?).unwrap_or_else(|e| panic!("{e} in {event}"));
-    Some(Event { kind: field("event")?.to_owned(), id: field("id")?.to_owned(), data })
+    Some(Event { kind: field("event")?.to_owned(), id: field("id")?.to_owned(), data, bytes: event.len() })
 }
 
 impl LiveStream {
