@@ -156,7 +156,7 @@ pub fn router(app: AppState) -> Router {
 }
 
 /// Pages that a slip may have meant.
-const PAGES: [&str; 17] = [
+const PAGES: [&str; 19] = [
     "/v1/events",
     "/v1/query",
     "/v1/metrics",

@@ -59,6 +59,9 @@ pub const RATE_BURST_S: f64 = 2.0;
 
 /// Queries that one live stream or socket watches.
 pub const LIVE_QUERIES_MAX: usize = 32;
+/// One message of a client over a WebSocket, in bytes, and what it may call a query.
+pub const LIVE_SOCKET_MESSAGE_BYTES_MAX: usize = 64 << 10;
+pub const LIVE_ID_BYTES_MAX: usize = 128;
 /// Rows of one live answer: each is held, compared at every evaluation, and sent again whenever it changes.
 pub const LIVE_ROWS_MAX: usize = 20_000;
 /// Live answers up to this many rows are compared where they arrive; larger ones beside the threads that serve requests.

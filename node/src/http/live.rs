@@ -5,23 +5,26 @@
 //! no newer answer for now, `event: heartbeat` nothing but its id. The stream ends when the node drains; a client that comes again with `Last-Event-ID`
 //! is told what changed meanwhile, if that is known.
 
+mod socket;
+
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use bytes::Bytes;
 use futures::Stream;
 use tallymesh_protocol::answer::Answer;
 use tallymesh_protocol::error::{ErrorCode, Problem};
 use tallymesh_protocol::query::QueryParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use super::openapi::{LiveParameters, LiveProblems};
 use super::query::{check_names, once, prepare, query_pairs, run_unasked};
 use super::{App, AppState, HttpProblem};
 use crate::life::Life;
@@ -34,8 +37,8 @@ const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering")
 /// Parameters of a query that mean nothing for one that is watched: they do not make it another one.
 const NOT_LIVE: [&str; 4] = ["timeout_ms", "token", "cache", "format"];
 
-pub fn router() -> Router<AppState> {
-    Router::new().route("/v1/live", get(get_live))
+pub fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(get_live)).routes(routes!(socket::get_socket))
 }
 
 /// The hub's view of the node.
@@ -63,7 +66,10 @@ impl Source for Node {
 /// Keeps what is watched up to date until the node drains.
 pub async fn keep_live(app: AppState) {
     let (hub, life) = (app.live.clone(), app.life.clone());
-    hub.run(Node(app), life).await;
+    hub.clone().run(Node(app), life).await;
+    let sessions = hub.sessions();
+    sessions.close();
+    sessions.wait().await;
 }
 
 /// Lets `watcher` watch the query that `text`, a query string, says.
@@ -88,6 +94,17 @@ fn watch(app: &App, watcher: &mut Watcher, name: String, text: &str) -> Result<(
     app.live.watch(watcher, name, params.question(), params)
 }
 
+/// Watch answers
+///
+/// The answers of several queries, and what changes in them within a second, as server-sent events. `event: snapshot` has `{"query": i, "answer": {…}}`; `event: delta`
+/// has `{"query": i, "changed": […], "removed": […], "cursor": …, "receipt": {…}}`: whole rows that are new or changed, and time and group of those that went, which
+/// is also what tells rows apart; their order is that of the query. `event: problem` has `{"query": i, "problem": {…}}`: there is no newer answer until the next event of that
+/// query. `event: heartbeat` comes when there was nothing else for a while. A client that comes again with the last `id` is told what changed meanwhile, if the node
+/// knows; else it gets a snapshot. One that reads slowly is told of several changes at once.
+#[utoipa::path(
+    get, path = "/v1/live", operation_id = "watch_answers", tag = "query", params(LiveParameters),
+    responses((status = 200, description = "A stream without end.", body = String, content_type = "text/event-stream"), LiveProblems),
+)]
 async fn get_live(State(app): State<AppState>, uri: Uri, headers: HeaderMap) -> Result<Response, HttpProblem> {
     let pairs = query_pairs(&uri)?;
     check_names(&pairs, ["query", "last_event_id"])?;

@@ -12,6 +12,7 @@ use tallymesh_protocol::query::QueryParams;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
+use tokio_util::task::TaskTracker;
 
 use super::topic::{Moment, Topic};
 use super::watcher::Watcher;
@@ -60,6 +61,7 @@ pub struct LiveHub {
     /// A topic is new.
     wake: Notify,
     evaluating: Semaphore,
+    sessions: TaskTracker,
     pub figures: HubFigures,
 }
 
@@ -89,12 +91,18 @@ impl LiveHub {
             topics: Mutex::default(),
             wake: Notify::new(),
             evaluating: Semaphore::new(LIVE_EVALUATIONS_MAX),
+            sessions: TaskTracker::new(),
             figures: HubFigures::default(),
         }
     }
 
     pub fn process(&self) -> u64 {
         self.process
+    }
+
+    /// Of those who watch over connections that the HTTP server has let go; waited for at the end.
+    pub fn sessions(&self) -> &TaskTracker {
+        &self.sessions
     }
 
     pub fn watchers(&self) -> usize {

@@ -1,6 +1,7 @@
 //! Who watches a query is told its answer, and then what changes in it.
 
 mod slow;
+mod socket;
 mod stream;
 
 use std::sync::Arc;
