@@ -11,7 +11,7 @@ use tallymesh_storage::disk::{Disk, RealDisk};
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
-use crate::http::{App, Server};
+use crate::http::{App, Server, keep_live};
 
 /// What the node stands on, as parameters: a test hands in others.
 #[derive(Clone)]
@@ -33,6 +33,7 @@ pub struct RunningNode {
     app: Arc<App>,
     server: Server,
     watching: JoinHandle<()>,
+    living: JoinHandle<()>,
 }
 
 impl RunningNode {
@@ -53,11 +54,12 @@ impl RunningNode {
         app.space.measure();
         let server = Server::start(listener, app.clone()).map_err(|source| BootError::Listen { addr: address, source })?;
         let watching = tokio::spawn(watch(app.clone()));
+        let living = tokio::spawn(keep_live(app.clone()));
         tracing::info!(url = %format!("http://{}", server.address()), node = app.config.node.name, data_dir = %data_dir.display(), "ready");
         for warning in app.config.warnings() {
             tracing::warn!("{}", warning.0);
         }
-        Ok(Self { app, server, watching })
+        Ok(Self { app, server, watching, living })
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -80,6 +82,7 @@ impl RunningNode {
         // Load balancers see `/ready` turn before the listener goes.
         tokio::time::sleep(app.config.shutdown_grace()).await;
         self.server.shutdown(app.config.node.drain_timeout.duration()).await;
+        let _ = self.living.await;
         app.mesh.shutdown().await;
         let dead_letters = app.dead_letters.clone();
         // Panics of tasks have been printed; there is nothing left to do about them here.

@@ -12,8 +12,8 @@ use std::path::PathBuf;
 pub use check::Warning;
 pub use layers::{ENV_PREFIX, Sources};
 pub use sections::{
-    Cache, Cardinality, Clients, Cluster, Config, DeadLetters, Dedup, Disk, Http, Ingest, Log, LogFormat, Logs, Node, Query, Retention,
-    Tail, Windows,
+    Cache, Cardinality, Clients, Cluster, Config, DeadLetters, Dedup, Disk, Http, Ingest, Live, Log, LogFormat, Logs, Node, Query,
+    Retention, Tail, Windows,
 };
 
 use tallymesh_protocol::cardinality::CardinalityBudget;

@@ -7,6 +7,7 @@ mod dashboard;
 mod dead_letters;
 mod docs;
 mod ingest;
+mod live;
 mod named;
 mod openapi;
 mod ops;
@@ -36,12 +37,14 @@ use crate::clients::Clients;
 use crate::config::Config;
 use crate::ingest::{Ingest, Outlets};
 use crate::life::Life;
+use crate::live::{LiveHub, LiveLimits};
 use crate::metrics::Metrics;
 use crate::space::SpaceGate;
 use crate::unique::UniqueNumbers;
 
 pub use body::{TooSlow, body_problem, discard, small_body};
 pub use context::RequestId;
+pub use live::keep_live;
 pub use openapi::document;
 pub use problem::HttpProblem;
 pub use query::CURSOR;
@@ -57,6 +60,7 @@ pub struct App {
     pub space: Arc<SpaceGate>,
     pub dead_letters: DeadLetters,
     pub tail: TailHub,
+    pub live: Arc<LiveHub>,
     pub numbers: Arc<UniqueNumbers>,
     pub ingest: Ingest,
     pub queries: query::Gate,
@@ -87,6 +91,14 @@ impl App {
         let clients = Arc::new(Clients::new(&config.clients, machine.clock.clone()));
         let ingest = Ingest::new(&config, machine.clock.clone(), mesh.clone(), clients.clone(), outlets.clone());
         let Outlets { dead_letters, tail, metrics, space, numbers } = outlets;
+        let live = LiveLimits {
+            interval: config.live.interval.duration(),
+            watchers_max: config.live.subscribers_max,
+            topics_max: config.live.queries_max,
+            memory_bytes_max: config.live.memory.as_usize(),
+        };
+        // The lower half begins at random too.
+        let live = Arc::new(LiveHub::new(live, numbers.next() as u64));
         Ok(Arc::new(Self {
             config,
             machine,
@@ -96,6 +108,7 @@ impl App {
             space,
             dead_letters,
             tail,
+            live,
             numbers,
             ingest,
             queries,
@@ -121,6 +134,7 @@ fn routes_with(origins: &[String]) -> OpenApiRouter<AppState> {
         .merge(ingest::router(origins))
         .merge(dead_letters::router())
         .merge(tail::router())
+        .merge(live::router())
         .merge(query::router())
         .merge(named::router())
         .merge(seed::router())
@@ -142,7 +156,7 @@ pub fn router(app: AppState) -> Router {
 }
 
 /// Pages that a slip may have meant.
-const PAGES: [&str; 17] = [
+const PAGES: [&str; 19] = [
     "/v1/events",
     "/v1/query",
     "/v1/metrics",
@@ -153,6 +167,8 @@ const PAGES: [&str; 17] = [
     "/v1/dead-letters",
     "/v1/dead-letters/retry",
     "/v1/tail",
+    "/v1/live",
+    "/v1/ws",
     "/v1/cluster",
     "/health",
     "/ready",

@@ -10,6 +10,7 @@ pub mod http;
 pub mod ingest;
 pub mod life;
 pub mod limits;
+pub mod live;
 pub mod logs;
 pub mod metrics;
 pub mod open_files;

@@ -57,6 +57,31 @@ pub const FORWARDED_HOPS_MAX: usize = 32;
 /// What a client may use at once of its rate, in seconds of it.
 pub const RATE_BURST_S: f64 = 2.0;
 
+/// Queries that one live stream or socket watches.
+pub const LIVE_QUERIES_MAX: usize = 32;
+/// One message of a client over a WebSocket, in bytes, and what it may call a query.
+pub const LIVE_SOCKET_MESSAGE_BYTES_MAX: usize = 64 << 10;
+pub const LIVE_ID_BYTES_MAX: usize = 128;
+/// Rows of one live answer: each is held, compared at every evaluation, and sent again whenever it changes.
+pub const LIVE_ROWS_MAX: usize = 20_000;
+/// Live answers up to this many rows are compared where they arrive; larger ones beside the threads that serve requests.
+pub const LIVE_INLINE_ROWS_MAX: usize = 500;
+/// Rows that left a live answer and are remembered for who was away meanwhile.
+pub const LIVE_REMOVED_MAX: usize = 4_096;
+/// Deltas of one live answer that are kept encoded for other watchers: most have the version before, some are slow.
+pub const LIVE_DELTAS_SHARED_MAX: usize = 4;
+/// Live queries that are evaluated at once, of all that may run: `/v1/query` is to keep places.
+pub const LIVE_EVALUATIONS_MAX: usize = 4;
+/// How long a query that nobody watches any more is kept up to date, for clients that come again.
+pub const LIVE_TOPIC_GRACE: Duration = Duration::from_secs(30);
+/// Pause after an evaluation that failed for a reason that may go by itself.
+pub const LIVE_RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// How long browsers wait before they come again, in milliseconds, and up to how much more: not all at once.
+pub const LIVE_RECONNECT_MS: u64 = 1_000;
+pub const LIVE_RECONNECT_SPREAD_MS: u64 = 2_000;
+/// Bodies up to this are copied behind the head of their event; larger ones are shared by all who are sent them, in bytes.
+pub const LIVE_COPIED_BYTES_MAX: usize = 8 << 10;
+
 /// Letters of one page, when the request does not say and at most.
 pub const DEAD_LETTERS_PAGE_DEFAULT: usize = 100;
 pub const DEAD_LETTERS_PAGE_MAX: usize = 1_000;

@@ -11,6 +11,7 @@ mod http {
     mod formats;
     pub(crate) mod harness;
     mod ingest;
+    mod live;
     mod named;
     mod openapi;
     mod ops;

@@ -151,6 +151,8 @@ impl Config {
         if !(0.0..=50.0).contains(&self.disk.readonly_below_percent) {
             return invalid("disk.readonly_below_percent", "must be 0 to 50");
         }
+        between("live.interval", self.live.interval, Period::ms(10), Period::minutes(1))?;
+        between("live.heartbeat", self.live.heartbeat, Period::ms(100), Period::minutes(10))?;
         if tracing_subscriber::EnvFilter::try_new(&self.logs.level).is_err() {
             return invalid("logs.level", format!("`{}` is not a level; write error, warn, info, debug or trace", self.logs.level));
         }

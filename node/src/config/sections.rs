@@ -27,6 +27,7 @@ pub struct Config {
     pub dead_letters: DeadLetters,
     pub disk: Disk,
     pub tail: Tail,
+    pub live: Live,
     pub logs: Logs,
     pub metrics: Vec<MetricDefinition>,
 }
@@ -91,7 +92,7 @@ impl Default for Http {
     fn default() -> Self {
         Self {
             addr: "127.0.0.1:7070".to_owned(),
-            connections_max: 10_000,
+            connections_max: 12_000,
             header_timeout: Period::seconds(60),
             body_timeout: Period::seconds(30),
             body_rate_min: ByteSize::kib(1),
@@ -330,6 +331,34 @@ pub struct Tail {
 impl Default for Tail {
     fn default() -> Self {
         Self { subscribers_max: 64, buffer_events: 4_096 }
+    }
+}
+
+/// `/v1/live` and `/v1/ws`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Live {
+    /// Least time between two evaluations of a query that is watched.
+    pub interval: Period,
+    /// How long a stream may be silent before it says that it is alive.
+    pub heartbeat: Period,
+    /// Streams and sockets.
+    pub subscribers_max: usize,
+    /// Distinct queries that are watched.
+    pub queries_max: usize,
+    /// Memory of their answers; once more for what is on its way to watchers.
+    pub memory: ByteSize,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self {
+            interval: Period::ms(250),
+            heartbeat: Period::seconds(15),
+            subscribers_max: 10_000,
+            queries_max: 1_000,
+            memory: ByteSize::mib(64),
+        }
     }
 }
 

@@ -22,10 +22,12 @@ use super::{AppState, routes_with};
 use crate::limits::CONNECTION_BUFFER_BYTES_MAX;
 
 pub use bodies::{ArrowStream, EventBody, NumberRow, QueryAnswer, QueryBody, RetryRequest};
-pub use parameters::{DailyParameters, IngestHeaders, ListParameters, NamedParameters, NumberParameters, QueryParameters, TailParameters};
+pub use parameters::{
+    DailyParameters, IngestHeaders, ListParameters, LiveParameters, NamedParameters, NumberParameters, QueryParameters, TailParameters,
+};
 pub use problems::{
-    IngestProblems, NamedProblems, PageProblems, QueryBodyProblems, QueryProblems, ReadyProblems, RetryProblems, StoredProblems,
-    TailProblems,
+    IngestProblems, LiveProblems, NamedProblems, PageProblems, QueryBodyProblems, QueryProblems, ReadyProblems, RetryProblems,
+    StoredProblems, TailProblems,
 };
 
 #[derive(OpenApi)]

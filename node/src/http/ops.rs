@@ -20,6 +20,7 @@ use utoipa_axum::routes;
 use super::openapi::{NumberParameters, NumberRow, PageProblems, QueryProblems, ReadyProblems};
 use super::query::query_pairs;
 use super::{App, AppState, HttpProblem, seed};
+use crate::live::LiveHub;
 use crate::metrics::{Exposition, Kind, ProcessUse};
 
 pub fn router() -> OpenApiRouter<AppState> {
@@ -161,6 +162,7 @@ async fn metrics(State(app): State<AppState>, uri: Uri) -> Result<Response, Http
     app.metrics.expose(app.monotonic(), &mut out);
     expose_node(&app, &mut out);
     expose_clients(&app, &mut out).await;
+    expose_live(&app.live, &mut out);
     expose_log(&app.mesh.log_stats(), &mut out);
     expose_shards(&app.mesh.status(), &mut out);
     expose_metrics(&app.mesh.metrics_by_keys(), &mut out);
@@ -229,6 +231,23 @@ async fn expose_clients(app: &App, out: &mut Exposition) {
     for (kind, count) in [("connection", &refused.connections), ("query", &refused.queries), ("ingest", &refused.ingest)] {
         out.sample("tallymesh_client_limits_total", &[("kind", kind)], count.get() as f64);
     }
+}
+
+fn expose_live(live: &LiveHub, out: &mut Exposition) {
+    use Kind::{Counter, Gauge};
+    out.single("tallymesh_live_subscribers", Gauge, "Streams and sockets that watch queries.", live.watchers() as f64);
+    out.single("tallymesh_live_queries", Gauge, "Distinct queries that they watch.", live.topics() as f64);
+    out.single("tallymesh_live_bytes", Gauge, "Memory of the answers of those.", live.bytes() as f64);
+    let figures = &live.figures;
+    out.single("tallymesh_live_evaluations_total", Counter, "Evaluations of watched queries.", figures.evaluations.get() as f64);
+    out.single("tallymesh_live_snapshots_total", Counter, "Whole answers sent.", figures.snapshots.get() as f64);
+    out.single("tallymesh_live_deltas_total", Counter, "Changes sent.", figures.deltas.get() as f64);
+    out.single(
+        "tallymesh_live_conflated_total",
+        Counter,
+        "Those that stood for several, for slow clients.",
+        figures.conflated.get() as f64,
+    );
 }
 
 fn expose_log(log: &WalStats, out: &mut Exposition) {

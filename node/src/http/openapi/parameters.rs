@@ -8,7 +8,7 @@ use tallymesh_protocol::token::TOKEN_CHARS_MAX;
 use utoipa::IntoParams;
 use utoipa::openapi::path::{Parameter, ParameterIn};
 
-use crate::limits::{DEAD_LETTERS_PAGE_DEFAULT, DEAD_LETTERS_PAGE_MAX, IDEMPOTENCY_KEY_BYTES_MAX};
+use crate::limits::{DEAD_LETTERS_PAGE_DEFAULT, DEAD_LETTERS_PAGE_MAX, IDEMPOTENCY_KEY_BYTES_MAX, LIVE_QUERIES_MAX};
 
 /// Aggregates in a fixed shape; any other quantile is written `pNN.N`.
 pub const AGGREGATE_PATTERN: &str = r"^(count|sum|min|max|avg|last|users|sessions|p([0-9]|[1-9][0-9]|100)(\.[0-9]{1,6})?)$";
@@ -166,7 +166,21 @@ parameters! {
         false,
         json!({"type": "array", "items": {"type": "string"}, "maxItems": FILTERS_MAX, "examples": [["event:purchase"]]}),
     )];
+    LiveParameters: live();
     IngestHeaders: ingest_headers();
+}
+
+fn live() -> Vec<Parameter> {
+    let query = "The query string of a `GET /v1/query`, encoded once more; events name it by its place, from 0.";
+    let queries = json!({
+        "type": "array", "minItems": 1, "maxItems": LIVE_QUERIES_MAX,
+        "items": {"type": "string", "minLength": 1}, "examples": [["metric=page_view&range=1h&step=1m"]],
+    });
+    let id = "The `id` of the last event that the client has, for those that cannot send it as `Last-Event-ID`.";
+    vec![
+        parameter(ParameterIn::Query, "query", query, true, queries),
+        parameter(ParameterIn::Query, "last_event_id", id, false, json!({"type": "string"})),
+    ]
 }
 
 fn numbers() -> Vec<Parameter> {

@@ -57,6 +57,7 @@ problems! {
     StoredProblems: [BadParameter, StorageFailed];
     RetryProblems: BODY, WRITE, [BadJson, BadParameter];
     TailProblems: [BadParameter];
+    LiveProblems: QUERY;
 }
 
 fn responses(mut codes: Vec<ErrorCode>) -> Responses {

@@ -80,7 +80,18 @@ pub(in crate::http) async fn together(
     Ok(answer)
 }
 
-fn prepare(app: &App, params: &QueryParams, now_ms: i64) -> Result<Arc<PreparedQuery>, Problem> {
+/// For the node itself, not in the name of a client and not counted as a request.
+///
+/// # Errors
+/// As [`run`].
+pub(in crate::http) async fn run_unasked(app: &App, params: &QueryParams, now_ms: i64) -> Result<Answer, Problem> {
+    let prepared = prepare(app, params, now_ms)?;
+    evaluate(app, &prepared, timeout_of(app, &prepared)).await
+}
+
+/// # Errors
+/// Everything that is wrong with the query itself, as far as no shard has to be asked for it.
+pub(in crate::http) fn prepare(app: &App, params: &QueryParams, now_ms: i64) -> Result<Arc<PreparedQuery>, Problem> {
     let query = MetricQuery::parse(params, now_ms)?;
     if let Some(token) = &query.token {
         check_origin(app, token)?;

@@ -116,9 +116,9 @@ fn totals_are_kept_through_a_save_and_made_again_after_a_restart() {
 #[test]
 fn totals_stay_within_their_bytes_and_go_with_their_blocks() {
     let kept = WindowSettings {
-        retention_minute_ms: Some(HOUR_MS),
-        retention_hour_ms: Some(HOUR_MS),
-        retention_day_ms: Some(HOUR_MS),
+        retention_minute_ms: Some(10 * DAY_MS),
+        retention_hour_ms: Some(10 * DAY_MS),
+        retention_day_ms: Some(10 * DAY_MS),
         ..settings()
     };
     let mut store = WindowStore::new(kept);
