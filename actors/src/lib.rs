@@ -1,7 +1,10 @@
 //! Who owns what: shard actors on their replicated logs, scatter-gather over them, back-pressure. Engines are pure and live below; actors move messages.
 
 pub mod admission;
+pub mod founding;
+pub mod membership;
 mod mesh;
+pub mod peer;
 pub mod raft;
 pub mod replicator;
 mod shard;

@@ -4,6 +4,7 @@ mod codec;
 mod log_store;
 mod network;
 mod outcome;
+pub mod peers;
 mod replica;
 pub mod runtime;
 mod state_machine;

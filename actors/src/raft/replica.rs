@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use openraft::error::{CheckIsLeaderError, ClientWriteError, Fatal, RaftError};
+use openraft::network::RaftNetworkFactory;
 use openraft::{Raft, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
 use tallymesh_protocol::hash::ShardId;
@@ -82,6 +83,16 @@ impl RaftReplica {
     /// # Errors
     /// What stopped it.
     pub async fn open(open: OpenReplica) -> Result<Self, ReplicatorError> {
+        let replica = Self::join(open, Alone).await?;
+        replica.lead().await?;
+        Ok(replica)
+    }
+
+    /// Starts the replica as one of several; it waits for nobody. Whoever makes the group, or changes who is in it, does so with [`RaftReplica::raft`].
+    ///
+    /// # Errors
+    /// What stopped it.
+    pub async fn join<N: RaftNetworkFactory<ShardRaft>>(open: OpenReplica, network: N) -> Result<Self, ReplicatorError> {
         let OpenReplica { node, shard, log, state, stop } = open;
         let config = openraft::Config {
             cluster_name: format!("shard-{shard}"),
@@ -97,10 +108,12 @@ impl RaftReplica {
         };
         let config = config.validate().map_err(|e| ReplicatorError::Stopped(e.to_string()))?;
         let (shared, snapshots) = (state.shared(), state.snapshots());
-        let raft = Raft::new(node, Arc::new(config), Alone, log, state).await.map_err(|e| fatal(&stop, &e))?;
-        let replica = Self { node, raft, shared, snapshots, stop, barriers: Barriers::default() };
-        replica.lead().await?;
-        Ok(replica)
+        let raft = Raft::new(node, Arc::new(config), network, log, state).await.map_err(|e| fatal(&stop, &e))?;
+        Ok(Self { node, raft, shared, snapshots, stop, barriers: Barriers::default() })
+    }
+
+    pub fn raft(&self) -> &Raft<ShardRaft> {
+        &self.raft
     }
 
     async fn lead(&self) -> Result<(), ReplicatorError> {

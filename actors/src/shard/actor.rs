@@ -12,6 +12,9 @@ pub enum Message {
     Drain(oneshot::Sender<()>),
 }
 
+/// Local: it never leaves the process.
+impl ractor::Message for Message {}
+
 pub struct ShardActor;
 
 impl Actor for ShardActor {

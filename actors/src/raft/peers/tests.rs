@@ -1,0 +1,264 @@
+//! Three replicas of a shard, each on a node of its own, over sessions on loopback.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use openraft::ServerState;
+use tallymesh_protocol::command::{encode_batches, encode_tick};
+use tallymesh_storage::clock::SystemClock;
+use tallymesh_storage::disk::{Disk, SimDisk};
+use tallymesh_storage::wal::{Wal, WalOptions, WalThread};
+
+use super::super::tests::open_state;
+use super::super::{Blocking, DurableIndex, LogStore, OpenReplica, RaftReplica, SharedState, StopReason};
+use super::*;
+use crate::peer::{BootId, Handler, Hello, NodeId, PeerOptions, PeerTable, Refusal, Request, Target};
+use crate::replicator::{Committed, Replicator, ReplicatorError};
+
+const SHARD: ShardId = ShardId(2);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Answers(ReplicaServer);
+
+impl Handler for Answers {
+    fn handle(&self, request: Request) -> BoxFuture<'static, Result<Bytes, Refusal>> {
+        let server = self.0.clone();
+        async move { server.handle(request).await }.boxed()
+    }
+}
+
+struct Node {
+    id: NodeId,
+    peers: Peers,
+    replica: RaftReplica,
+    state: SharedState,
+    _log: WalThread,
+}
+
+impl Node {
+    async fn start(number: u64) -> Self {
+        let id = NodeId::from_member(number, 0);
+        let listen = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("port").local_addr().expect("address");
+        let hello = Hello {
+            node: id,
+            boot: BootId(1),
+            name: format!("n{number}"),
+            address: listen.to_string(),
+            cluster_name: "main".to_owned(),
+            cluster_id: Some("x".to_owned()),
+        };
+        let server = ReplicaServer::new(Arc::new(NoFetch));
+        let options = PeerOptions { hello, cookie: "secret".to_owned(), listen, clock: Arc::new(SystemClock::new()), bulk: None };
+        let peers = Peers::start(options, Arc::new(Answers(server.clone()))).await.expect("started");
+
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+        let opened = Wal::open(disk.clone(), Arc::new(SystemClock::new()), Path::new("/log"), WalOptions::default()).expect("log");
+        let log_thread = WalThread::spawn(opened.writer).expect("thread");
+        let (durable, covered) = DurableIndex::new(None);
+        let stop = StopReason::new(SHARD);
+        let log = LogStore::open(opened.wal, SHARD, covered, stop.clone()).expect("store");
+        let state = open_state(disk, Path::new("/state"), durable, Blocking::Threads);
+        let shared = state.shared();
+        let networks = PeerNetworks::new(Arc::new(peers.clone()), SHARD);
+        let open = OpenReplica { node: number, shard: SHARD, log, state, stop };
+        let replica = RaftReplica::join(open, networks).await.expect("replica");
+        server.add(SHARD, replica.raft().clone());
+        Self { id, peers, replica, state: shared, _log: log_thread }
+    }
+
+    async fn end(&self) {
+        self.replica.shutdown().await;
+        self.peers.shutdown().await;
+    }
+
+    fn applied(&self) -> u64 {
+        self.replica.status().applied_index
+    }
+}
+
+async fn fleet() -> Vec<Node> {
+    let mut nodes = Vec::new();
+    for number in 1..=3 {
+        nodes.push(Node::start(number).await);
+    }
+    meet(&nodes);
+    for node in &nodes {
+        let all = |table: &PeerTable| table.connected.len() == 2;
+        tokio::time::timeout(PATIENCE, node.peers.watch().wait_for(all)).await.expect("in time").expect("table");
+    }
+    let member = |node: &Node| (node.id.member(), Peer { address: node.peers.me().address });
+    nodes[0].replica.raft().initialize(nodes.iter().map(member).collect::<BTreeMap<_, _>>()).await.expect("made");
+    nodes
+}
+
+/// Every session of one node ends and none is made again; it runs on. The others, who keep theirs.
+fn cut_off<'a>(nodes: &'a [Node], lonely: &Node) -> Vec<&'a Node> {
+    let rest: Vec<&Node> = nodes.iter().filter(|node| node.id != lonely.id).collect();
+    let target = |node: &Node| Target { node: Some(node.id), address: node.peers.me().address };
+    lonely.peers.set_targets(Vec::new());
+    for node in &rest {
+        node.peers.set_targets(rest.iter().map(|other| target(other)).collect());
+        lonely.peers.drop_session(node.id, BootId(1));
+        node.peers.drop_session(lonely.id, BootId(1));
+    }
+    rest
+}
+
+fn meet(nodes: &[Node]) {
+    let targets: Vec<Target> = nodes.iter().map(|n| Target { node: Some(n.id), address: n.peers.me().address }).collect();
+    nodes.iter().for_each(|node| node.peers.set_targets(targets.clone()));
+}
+
+async fn leader<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> &'a Node {
+    let nodes: Vec<&Node> = nodes.into_iter().collect();
+    let leads = nodes.iter().map(|node| {
+        let wait = node.replica.raft().wait(Some(PATIENCE));
+        async move { wait.metrics(|m| m.state == ServerState::Leader, "leads").await.map(|_| *node) }.boxed()
+    });
+    futures::future::select_ok(leads).await.expect("somebody leads").0
+}
+
+/// Writes where somebody leads, until it is acked: what a client does.
+async fn write(nodes: &[&Node], command: &Bytes) -> Committed {
+    let writes = async {
+        loop {
+            let node = leader(nodes.iter().copied()).await;
+            match tokio::time::timeout(Duration::from_secs(3), node.replica.propose(command.clone())).await {
+                Ok(Ok(committed)) => return committed,
+                Ok(Err(ReplicatorError::Stopped(why))) => panic!("{why}"),
+                Ok(Err(_)) | Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, writes).await.expect("acked in time")
+}
+
+async fn reach(node: &Node, index: u64) {
+    node.replica.raft().wait(Some(PATIENCE)).applied_index_at_least(Some(index), "applied").await.expect("in time");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_go_on_under_a_new_leader_when_the_old_one_is_cut_off_and_it_follows_when_it_is_back() {
+    let nodes = fleet().await;
+    let all: Vec<&Node> = nodes.iter().collect();
+    for at in 1..=20 {
+        write(&all, &encode_tick(at)).await;
+    }
+    let old = leader(all.iter().copied()).await;
+    let rest = cut_off(&nodes, old);
+    let deposed = old.replica.propose(encode_tick(1_000));
+    let mut last = 0;
+    for at in 21..=40 {
+        last = write(&rest, &encode_tick(at)).await.index;
+    }
+    assert!(tokio::time::timeout(Duration::from_millis(1), deposed).await.map_or(true, |result| result.is_err()), "it acks nothing");
+    assert!(old.applied() < last);
+    meet(&nodes);
+    for node in &nodes {
+        reach(node, last).await;
+    }
+    let stamps: Vec<i64> = nodes.iter().map(|node| node.state.read().state.stamp_ms()).collect();
+    assert!(stamps.iter().all(|stamp| *stamp == stamps[0] && *stamp >= 40), "{stamps:?}");
+    for node in &nodes {
+        node.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn follower_that_lacks_what_the_log_lost_gets_a_snapshot() {
+    let nodes = fleet().await;
+    let all: Vec<&Node> = nodes.iter().collect();
+    write(&all, &encode_tick(1)).await;
+    let led_by = leader(all.iter().copied()).await.id;
+    let behind = nodes.iter().find(|node| node.id != led_by).expect("a follower");
+    let rest = cut_off(&nodes, behind);
+    let mut last = 0;
+    for at in 2..=10 {
+        last = write(&rest, &encode_tick(at)).await.index;
+    }
+    for node in &rest {
+        reach(node, last).await;
+        node.replica.trigger_snapshot();
+        tokio::time::timeout(PATIENCE, node.replica.snapshot_of_now()).await.expect("written in time");
+        node.replica.raft().wait(Some(PATIENCE)).metrics(|m| m.purged.is_some_and(|id| id.index >= last), "purged").await.expect("in time");
+    }
+    assert!(behind.applied() < last);
+    meet(&nodes);
+    reach(behind, last).await;
+    assert!(behind.replica.status().snapshot_index >= last, "not by entries: there are none left");
+    assert_eq!(behind.state.read().state.stamp_ms(), 10);
+    for node in &nodes {
+        node.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn entry_far_larger_than_a_frame_is_replicated_without_an_election() {
+    let nodes = fleet().await;
+    let all: Vec<&Node> = nodes.iter().collect();
+    write(&all, &encode_tick(1)).await;
+    let term = leader(all.iter().copied()).await.replica.status().term;
+    // No batch: every replica refuses its content alike, after it has it.
+    let part = vec![7_u8; 12 << 20];
+    let committed = write(&all, &encode_batches(2, &[&part[..]])).await;
+    assert!(committed.parts[0].refused.is_some());
+    for node in &nodes {
+        reach(node, committed.index).await;
+        assert_eq!(node.replica.status().term, term);
+        assert_eq!(node.state.read().state.stamp_ms(), 2);
+    }
+    for node in &nodes {
+        node.end().await;
+    }
+}
+
+/// Answers appends when told to, everything else at once.
+struct Slow {
+    appends: parking_lot::Mutex<Vec<tokio::sync::oneshot::Sender<()>>>,
+    sent: parking_lot::Mutex<Vec<(Lane, usize)>>,
+}
+
+impl ReplicaChannel for Slow {
+    fn call(&self, _member: u64, rpc: Rpc, _deadline: Instant) -> BoxFuture<'static, Result<Bytes, PeerError>> {
+        self.sent.lock().push((rpc.lane, rpc.body.len()));
+        let (answered, wait) = tokio::sync::oneshot::channel();
+        if rpc.lane == Lane::Normal {
+            self.appends.lock().push(answered);
+        } else {
+            let _ = answered.send(());
+        }
+        async move {
+            let _ = wait.await;
+            Ok(message::encode_append_answer(&AppendEntriesResponse::Success).expect("encodes"))
+        }
+        .boxed()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn append_that_takes_longer_than_a_heartbeat_is_sent_once_and_beats_meanwhile() {
+    use openraft::{Entry, EntryPayload};
+
+    let slow = Arc::new(Slow { appends: Default::default(), sent: Default::default() });
+    let mut network = PeerNetworks::new(slow.clone(), SHARD).new_client(2, &Peer::default()).await;
+    let rpc = |index: u64| AppendEntriesRequest::<ShardRaft> {
+        vote: Vote::new_committed(1, 1),
+        prev_log_id: Some(super::super::codec::log_id(1, index - 1)),
+        entries: vec![Entry { log_id: super::super::codec::log_id(1, index), payload: EntryPayload::Blank }],
+        leader_commit: None,
+    };
+    let ttl = Duration::from_millis(250);
+    for _ in 0..4 {
+        // As openraft does: the future is dropped at its deadline.
+        let attempt = tokio::time::timeout(ttl, network.append_entries(rpc(5), RPCOption::new(ttl))).await;
+        assert!(attempt.is_err());
+    }
+    let lanes: Vec<Lane> = slow.sent.lock().iter().map(|(lane, _)| *lane).collect();
+    assert_eq!(lanes, [Lane::Normal, Lane::Urgent, Lane::Urgent, Lane::Urgent]);
+    slow.appends.lock().pop().expect("one").send(()).expect("it is waited for");
+    assert_eq!(network.append_entries(rpc(5), RPCOption::new(ttl)).await.expect("answered"), AppendEntriesResponse::Success);
+    let next = tokio::time::timeout(ttl, network.append_entries(rpc(6), RPCOption::new(ttl))).await;
+    assert!(next.is_err() && slow.appends.lock().len() == 1, "another append is sent");
+}
