@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::contract::Contract;
 use super::{ENDLESS, TestNode, lines};
 
-const REQUESTS: usize = 1_500;
+const REQUESTS: usize = 600;
 const SEED: u64 = 7;
 
 #[tokio::test(flavor = "multi_thread")]
