@@ -7,6 +7,7 @@ test("a question is asked by clicking, is in the address, and a row of its answe
   context,
 }) => {
   await page.goto(`${node.url}/explore?metric=page_view`);
+  await expect(page.locator("main path.recharts-curve").first()).toBeVisible();
   await page.getByRole("button", { name: "By: nothing" }).click();
   await page.getByRole("option", { name: "country_code" }).click();
   await page.keyboard.press("Escape");
