@@ -5,7 +5,7 @@ export CARGO_TARGET_DIR
 RATE ?= 10
 HTTP ?= 127.0.0.1:7070
 
-.PHONY: help demo test fmt lint unit api-fuzz build dashboard dashboard-test deny setup oracle flights-year clean-demo
+.PHONY: help demo test fmt lint unit api-fuzz build dashboard dashboard-test dashboard-e2e deny setup oracle flights-year clean-demo
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -22,7 +22,7 @@ demo: dashboard ## Build, start one node with live sample traffic, print the das
 	cargo build --release --locked --package tallymesh-node
 	$(CARGO_TARGET_DIR)/release/tallymesh demo --rate $(RATE) --http $(HTTP)
 
-test: setup fmt dashboard lint dashboard-test unit ## Format check, lints with warnings denied, every test
+test: setup fmt dashboard lint dashboard-test unit dashboard-e2e ## Format check, lints with warnings denied, every test
 
 fmt:
 	cargo fmt --all --check
@@ -33,6 +33,11 @@ lint:
 dashboard-test: dashboard
 	ops/dashboard.sh check
 	ops/dashboard.sh test
+
+dashboard-e2e: dashboard ## The dashboard in a browser, against a node of the debug build
+	@ops/setup.sh --browser
+	cargo build --package tallymesh-node --locked
+	ops/dashboard.sh e2e
 
 unit: dashboard
 	cargo build --workspace --locked

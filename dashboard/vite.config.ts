@@ -15,5 +15,5 @@ export default defineConfig({
     chunkSizeWarningLimit: 600,
   },
   server: { proxy: Object.fromEntries(served.map((path) => [path, { target: node, ws: true }])) },
-  test: { environment: "jsdom", include: ["src/**/*.test.{ts,tsx}"], setupFiles: ["src/test-setup.ts"] },
+  test: { include: ["src/**/*.test.ts"] },
 });

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what a fresh Debian machine with Rust lacks to build Tallymesh. Does nothing when all is there.
+# Installs what a fresh Debian machine with Rust lacks to build Tallymesh; with --browser also what shows its dashboard to the tests. Does nothing
+# when all is there.
 set -euo pipefail
 
 need_packages=()
@@ -7,6 +8,7 @@ command -v cc >/dev/null || need_packages+=(build-essential)
 command -v make >/dev/null || need_packages+=(make)
 command -v curl >/dev/null || need_packages+=(curl)
 command -v npm >/dev/null || need_packages+=(nodejs npm)
+[ "${1:-}" != --browser ] || command -v chromium >/dev/null || need_packages+=(chromium)
 if [ ${#need_packages[@]} -gt 0 ]; then
   as_root=()
   [ "$(id -u)" = 0 ] || as_root=(sudo)

@@ -55,6 +55,8 @@ export type ProblemBody = z.infer<typeof problemSchema>;
 export const healthSchema = z.object({
   status: z.enum(["ok", "degraded", "failing"]),
   reasons: z.array(z.string()).optional(),
+  /** What needs a look though everything works, such as a metric over its cardinality budget. */
+  warnings: z.array(z.string()).optional(),
   buffered_events: z.number(),
   last_flush: z.string().nullable(),
   node: z.string(),

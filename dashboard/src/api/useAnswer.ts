@@ -2,7 +2,7 @@ import { keepPreviousData, useQuery, useQueryClient } from "@tanstack/react-quer
 import { useEffect } from "react";
 import { noteLatency } from "../shell/useConnection";
 import type { Answer } from "./answer";
-import { ask } from "./client";
+import { ask, Problem } from "./client";
 import { feed, useIsLive } from "./feed";
 import { type MetricQuery, queryString } from "./query";
 
@@ -24,7 +24,9 @@ export function useAnswer(query: MetricQuery, options: { enabled?: boolean } = {
       return answer;
     },
     enabled: isEnabled,
-    refetchInterval: isLive ? false : POLL_MS,
+    // What the node will not answer as it is asked, it will not answer in five seconds either.
+    refetchInterval: ({ state }) =>
+      isLive || (state.error instanceof Problem && state.error.body.status === 422) ? false : POLL_MS,
     placeholderData: keepPreviousData,
   });
   // Only what the node has answered once goes on the stream: one bad question would have it refused for all.

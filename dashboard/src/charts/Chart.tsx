@@ -17,7 +17,6 @@ export function Chart(props: ChartProps) {
   const Drawn = points > SVG_POINTS_MAX ? CanvasChart : SvgChart;
   const summary = useId();
   const [isTable, setTable] = useState(false);
-  const size = props.height ? { style: { height: props.height } } : {};
   return (
     <figure className="m-0 flex h-full min-h-0 flex-col" aria-labelledby={summary}>
       <figcaption id={summary} className="sr-only">
@@ -26,7 +25,7 @@ export function Chart(props: ChartProps) {
       {isTable ? (
         <DataTable {...props} />
       ) : (
-        <div aria-hidden className="min-h-32 flex-1" {...size}>
+        <div aria-hidden {...room(props.height)}>
           <Suspense fallback={<Skeleton height="h-full" />}>
             <Drawn {...props} />
           </Suspense>
@@ -49,16 +48,17 @@ export function Chart(props: ChartProps) {
   );
 }
 
+/** A height of its own, or what the panel leaves. */
+const room = (height: number | undefined) =>
+  height
+    ? { className: "shrink-0 overflow-y-auto", style: { height } }
+    : { className: "min-h-32 flex-1 overflow-y-auto" };
+
 function DataTable({ times, series, tz, summary, format, height }: ChartProps) {
   const print = format ?? ((value) => number(value));
   const first = Math.max(0, times.length - TABLE_ROWS_MAX);
   return (
-    <section
-      aria-label={summary}
-      className="min-h-32 flex-1 overflow-auto"
-      style={height ? { height } : {}}
-      tabIndex={0}
-    >
+    <section aria-label={summary} {...room(height)} tabIndex={0}>
       <table className="tabular w-full text-xs">
         <thead className="sticky top-0 bg-surface text-left text-muted">
           <tr>

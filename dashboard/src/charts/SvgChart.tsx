@@ -63,7 +63,7 @@ export default function SvgChart(props: ChartProps) {
         accessibilityLayer={false}
         {...(onPick ? { className: "cursor-pointer" } : {})}
       >
-        {isBare ? null : <CartesianGrid vertical={false} stroke="var(--line)" />}
+        {isBare ? null : <CartesianGrid yAxisId="left" vertical={false} stroke="var(--line)" />}
         <XAxis
           dataKey="middle"
           type="number"
@@ -192,7 +192,7 @@ export default function SvgChart(props: ChartProps) {
             stroke={l.color}
             strokeDasharray="6 4"
             ifOverflow="extendDomain"
-            label={{ value: l.label, fill: l.color, fontSize: 11, position: "insideTopRight" }}
+            label={{ value: l.label, fill: l.color, fontSize: 11, position: "insideBottomLeft" }}
           />
         ))}
       </ComposedChart>

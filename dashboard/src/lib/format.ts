@@ -25,7 +25,7 @@ export function plusMinus(relative: number | undefined): string | null {
   return relative ? `± ${(relative * 100).toFixed(relative < 0.01 ? 2 : 1)} %` : null;
 }
 
-/** `+12.5 %`, of a share `+0.3 points`; null when there is nothing to compare with. */
+/** `+12.5 %`, `39 times`, of a share `+0.3 points`; null when there is nothing to compare with. */
 export function change(
   now: number | null | undefined,
   before: number | null | undefined,
@@ -33,7 +33,8 @@ export function change(
 ): string | null {
   if (now === null || now === undefined || before === null || before === undefined) return null;
   if (isShare) return `${signed((now - before) * 100, 2)} points`;
-  return before === 0 ? (now === 0 ? "no change" : null) : `${signed(((now - before) / before) * 100, 1)} %`;
+  if (before === 0) return now === 0 ? "no change" : null;
+  return now / before >= 10 ? `${short(Math.round(now / before))} times` : `${signed((now / before - 1) * 100, 1)} %`;
 }
 
 function signed(value: number, digits: number): string {

@@ -18,7 +18,7 @@ describe("numbers as people read them", () => {
 
   it("prints counts whole and means to four digits", () => {
     expect(number(1234567)).toBe("1,234,567");
-    expect(number(3.14159)).toBe("3.142");
+    expect(number(2.34567)).toBe("2.346");
     expect(short(1234567)).toBe("1.2M");
     expect(plusMinus(0)).toBeNull();
     expect(plusMinus(0.012)).toBe("± 1.2 %");
@@ -28,6 +28,7 @@ describe("numbers as people read them", () => {
     expect(change(150, 100)).toBe("+50.0 %");
     expect(change(50, 100)).toBe("−50.0 %");
     expect(change(0.021, 0.02, true)).toBe("+0.10 points");
+    expect(change(3_900, 100)).toBe("39 times");
     expect(change(5, 0)).toBeNull();
     expect(change(0, 0)).toBe("no change");
   });

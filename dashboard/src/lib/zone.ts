@@ -2,9 +2,13 @@
 
 export const browserZone = (): string => Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
 
+/** Names in use today that browsers list by an older one only, if at all. */
+const RENAMED = ["Asia/Kolkata", "Asia/Kathmandu", "Asia/Ho_Chi_Minh", "Asia/Yangon", "Europe/Kyiv", "America/Nuuk"];
+
 /** All zones that can be chosen, the browser's own and UTC first. */
 export function zones(): string[] {
-  return [...new Set([browserZone(), "UTC", ...Intl.supportedValuesOf("timeZone")])];
+  const listed = [...Intl.supportedValuesOf("timeZone"), ...RENAMED.filter(isZone)].sort();
+  return [...new Set([browserZone(), "UTC", ...listed])];
 }
 
 const known = new Map<string, boolean>();

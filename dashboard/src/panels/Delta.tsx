@@ -24,7 +24,7 @@ export function Delta({ now, before, comparedWith, isShare, good, isTerse }: Del
   return (
     <span className={`tabular inline-flex items-center gap-0.5 text-xs ${tone}`} data-testid="delta">
       {text === null ? null : <Arrow size={12} aria-hidden />}
-      {text ?? "nothing to compare"}
+      {text ?? "nothing to compare"}{" "}
       <span className={isTerse ? "sr-only" : "ml-1 text-muted"}>
         {text === null ? `in the ${comparedWith}` : `against the ${comparedWith}`}
       </span>

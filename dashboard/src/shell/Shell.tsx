@@ -19,7 +19,7 @@ export function Shell() {
       <a href="#main" className="sr-only focus:not-sr-only focus:absolute focus:p-2">
         Skip to the numbers
       </a>
-      <header className="flex flex-wrap items-center gap-x-6 gap-y-2 py-3">
+      <header className="flex flex-wrap items-center gap-x-4 gap-y-2 py-3 lg:gap-x-6">
         <Link to="/" search={(old) => old} className="flex items-center gap-2 font-semibold tracking-tight">
           <img src="/assets/icon.svg" alt="" width={22} height={22} /> Tallymesh
         </Link>
@@ -30,7 +30,7 @@ export function Shell() {
               to={to}
               search={(old: object) => old}
               activeOptions={{ exact: to === "/", includeSearch: false }}
-              className="inline-flex items-center gap-1.5 rounded-md px-3 py-1.5 text-muted hover:bg-raised hover:text-ink"
+              className="inline-flex items-center gap-1.5 rounded-md px-2.5 py-1.5 text-muted hover:bg-raised lg:px-3 hover:text-ink"
               activeProps={{ className: "bg-raised !text-ink", "aria-current": "page" }}
             >
               {icon}
@@ -44,8 +44,8 @@ export function Shell() {
             onClick={openPalette}
             className="inline-flex items-center gap-2 rounded-md border border-line px-2.5 py-1 text-xs text-muted hover:bg-raised hover:text-ink"
           >
-            <Search size={13} aria-hidden /> Search
-            <span aria-hidden className="max-sm:hidden">
+            <Search size={13} aria-hidden /> <span className="max-lg:sr-only">Search</span>
+            <span aria-hidden className="max-lg:hidden">
               <Key name="Ctrl K" />
             </span>
           </button>

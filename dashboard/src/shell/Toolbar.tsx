@@ -14,7 +14,7 @@ export function Toolbar() {
   const theme = useTheme();
   const next = theme === "dark" ? "light" : "dark";
   return (
-    <div className="flex flex-wrap items-center gap-2 border-b border-line pb-3">
+    <section aria-label="What is shown" className="flex flex-wrap items-center gap-2 border-b border-line pb-3">
       <RangePicker />
       <select
         aria-label="Compare with"
@@ -40,6 +40,6 @@ export function Toolbar() {
       >
         {theme === "dark" ? <Sun size={15} aria-hidden /> : <Moon size={15} aria-hidden />}
       </button>
-    </div>
+    </section>
   );
 }

@@ -50,7 +50,7 @@ export function useConnection(): Connection {
   const said = (light: Light, reason: string): Connection => ({ light, reason, isPushed, node, lastAnswerMs });
   if (query.isError) return said("red", `${node ?? "The node"} does not answer`);
   if (!query.data) return said("yellow", "Asking the node");
-  const { shards, status, reasons } = query.data;
+  const { shards, status, reasons, warnings = [] } = query.data;
   if (status !== "ok") {
     return said(status === "failing" ? "red" : "yellow", reasons?.join("; ") || `The node says ${status}`);
   }
@@ -58,5 +58,5 @@ export function useConnection(): Connection {
   if (slow !== null && slow > SLOW_P95_MS) {
     return said("yellow", `Slow: 95 % of answers within ${Math.round(slow)} ms`);
   }
-  return said("green", `All ${shards.total} shards of ${node} answer`);
+  return said("green", [`All ${shards.total} shards of ${node} answer`, ...warnings].join("; "));
 }

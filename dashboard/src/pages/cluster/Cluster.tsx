@@ -162,7 +162,7 @@ function ShardMap({ state }: { state: ClusterState }) {
 function ShardTable({ state, tz }: { state: ClusterState; tz: string }) {
   const heads = ["Shard", "Leader", "Copies", "Term", "Commit", "Lag", "Events", "Last snapshot", "Watermark"];
   return (
-    <section aria-label="Shards" className="overflow-x-auto" tabIndex={0}>
+    <section aria-label="Table of shards" className="overflow-x-auto" tabIndex={0}>
       <table className="tabular w-full text-xs">
         <thead className="text-left text-muted">
           <tr>

@@ -51,9 +51,11 @@ export function SignupFunnel() {
           <span className="tabular text-2xl font-semibold" data-testid="conversion">
             {percent(share(finished, total))}
           </span>
-          <span className="text-muted" data-testid="funnel-counts">
-            {number(finished)} of {number(total)} finish
-          </span>
+          {total === null ? null : (
+            <span className="text-muted" data-testid="funnel-counts">
+              {number(finished)} of {number(total)} finish
+            </span>
+          )}
           <Delta now={share(finished, total)} before={before} comparedWith={panel.comparedWith} isShare good="up" />
         </p>
       }

@@ -1,6 +1,5 @@
 import { describe, expect, it } from "vitest";
 import { Problem } from "../../api/client";
-import type { Result } from "../../api/useAnswer";
 import { columnAt, share, sum } from "./columns";
 import { featureMetric } from "./features";
 import { foreignFilter } from "./usePanel";
@@ -34,8 +33,8 @@ describe("figures of the overview", () => {
       code: "unknown_dimension",
       detail: "`*` has no dimension `feature`; it has source",
     });
-    const result = { error, data: undefined } as Result;
+    const result = { error, data: undefined };
     expect(foreignFilter([result], ["source:web", "feature:x"])).toBe("feature:x");
-    expect(foreignFilter([{ error: null, data: undefined } as Result], ["a:b"])).toBeNull();
+    expect(foreignFilter([{ error: null, data: undefined }], ["a:b"])).toBeNull();
   });
 });

@@ -39,7 +39,10 @@ export function usePanel() {
 export type PanelView = ReturnType<typeof usePanel>;
 
 /** The filter that a metric cannot be asked with, when that is why there is no answer. */
-export function foreignFilter(results: readonly Result[], filters: readonly string[]): string | null {
+export function foreignFilter(
+  results: readonly Pick<Result, "error" | "data">[],
+  filters: readonly string[],
+): string | null {
   for (const { error, data } of results) {
     if (data || !(error instanceof Problem) || error.body.code !== "unknown_dimension") continue;
     const named = filters.find((f) => error.message.includes(`no dimension \`${dimensionOf(f)}\``));
