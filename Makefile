@@ -4,8 +4,10 @@ CARGO_TARGET_DIR ?= $(CURDIR)/target
 export CARGO_TARGET_DIR
 RATE ?= 10
 HTTP ?= 127.0.0.1:7070
+TARGET ?= events
+MINUTES ?= 5
 
-.PHONY: help demo test fmt lint unit build dashboard dashboard-test deny setup flights-year clean-demo
+.PHONY: help demo test fmt lint unit build dashboard dashboard-test deny fuzz fuzz-merge setup flights-year clean-demo
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -41,6 +43,12 @@ unit: dashboard
 deny: ## Licences, duplicate and banned crates, sources (installs cargo-deny when it is missing)
 	command -v cargo-deny >/dev/null || cargo install cargo-deny --version 0.20.2 --locked
 	cargo deny --all-features check bans licenses sources
+
+fuzz: ## One fuzz target for minutes of CPU time: make fuzz TARGET=events|queries|batches|segments MINUTES=5
+	ops/fuzz/run.sh $(TARGET) $(MINUTES)
+
+fuzz-merge: ## Keep the least of what a run found that covers as much: make fuzz-merge TARGET=events
+	ops/fuzz/merge.sh $(TARGET)
 
 flights-year: ## The flights test over the whole year: make flights-year FILE=flights.ndjson.gz
 	cargo build --workspace --locked
