@@ -43,7 +43,8 @@ pub(super) fn check(setting: Setting, params: &QueryParams, prepared: &PreparedQ
         }
         assert!(rows.len() < whole.data.len(), "a cursor behind the last row");
     }
-    assert_eq!(rows, whole.data, "by {limit}");
+    // As text: a sum that is no number is equal to itself there.
+    assert_eq!(format!("{rows:?}"), format!("{:?}", whole.data), "by {limit}");
 }
 
 fn check_rows(rows: &[Row], prepared: &PreparedQuery) {
@@ -52,7 +53,10 @@ fn check_rows(rows: &[Row], prepared: &PreparedQuery) {
         assert!(seen.insert((row.time.clone(), row.group.clone())), "{row:?} is there twice");
         assert_eq!(row.values.len(), prepared.query.aggregates.len());
         assert_eq!(row.time.is_some(), prepared.current.plan.step.is_some());
-        assert!(row.values.values().flatten().all(|v| v.is_finite()), "{row:?}");
+        for (label, value) in &row.values {
+            // Sums of values near the largest double are infinite, or none at all.
+            assert!(value.is_none_or(|v| v.is_finite()) || matches!(label.as_str(), "sum" | "avg"), "{row:?}");
+        }
     }
 }
 
