@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use tallymesh_fuzz::mutate::{Random, mutate};
 use tallymesh_fuzz::{INPUT_BYTES_MAX, TARGETS};
 
-/// Mutations tried for each target when `TALLYMESH_FUZZ_RUNS` does not say.
-const RUNS_DEFAULT: usize = 3_000;
+/// Mutations tried of each target, times what `TALLYMESH_FUZZ_FACTOR` says: some seconds without optimisation.
+const RUNS: usize = 1_000;
 
 fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
@@ -33,9 +33,9 @@ fn run(name: &str) {
         assert!(input.len() <= INPUT_BYTES_MAX);
         try_input(name, input, &path.display().to_string());
     }
-    let runs = std::env::var("TALLYMESH_FUZZ_RUNS").ok().and_then(|n| n.parse().ok()).unwrap_or(RUNS_DEFAULT);
+    let factor = std::env::var("TALLYMESH_FUZZ_FACTOR").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
     let mut random = Random::new(RandomState::new().build_hasher().finish());
-    for _ in 0..runs {
+    for _ in 0..RUNS * factor {
         let mut input = corpus[random.below(corpus.len())].1.clone();
         let other = &corpus[random.below(corpus.len())].1;
         mutate(&mut random, &mut input, other);

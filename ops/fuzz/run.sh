@@ -23,15 +23,22 @@ trap 'kill -INT $fuzzer 2>/dev/null || true' INT TERM EXIT
 # Minutes of CPU, not of the clock: other work on the machine does not shorten the run.
 ticks=$(( minutes * 60 * $(getconf CLK_TCK) ))
 used() { awk '{ sub(/.*\) /, ""); print $12 + $13 }' "/proc/$fuzzer/stat" 2>/dev/null || echo "$ticks"; }
-while kill -0 $fuzzer 2>/dev/null && [ "$(used)" -lt "$ticks" ]; do sleep 2; done
+spent=0
+while kill -0 $fuzzer 2>/dev/null && [ "$spent" -lt "$ticks" ]; do
+  sleep 2
+  now=$(used)
+  [ "$now" = "$ticks" ] || spent=$now
+  [ "$now" -lt "$ticks" ] || break
+done
 kill -INT $fuzzer 2>/dev/null || true
 code=0
 wait $fuzzer || code=$?
 trap - INT TERM EXIT
-grep -E 'cov:' "$log" | tail -1
-grep -E '^stat::' "$log" || true
+echo "$target: $(( spent / $(getconf CLK_TCK) )) s of CPU"
+grep -aE 'cov:' "$log" | tail -1
+grep -aE '^stat::' "$log" || true
 # 72: stopped from outside, as above.
 if [ $code != 0 ] && [ $code != 72 ]; then
-  grep -vE '^(#[0-9]|NEW|INFO)' "$log" | head -60
+  grep -avE '^(#[0-9]|NEW|INFO)' "$log" | head -60
   exit 1
 fi
