@@ -181,9 +181,8 @@ const LOST: &str = "records of the group are missing before this one";
 
 impl Group {
     fn adopt(checkpoint: GroupCheckpoint) -> Self {
-        let mut group = Self::default();
         // Until they are purged or truncated by a later record these entries are nowhere. Only the range is kept: it may be of any length.
-        group.missing = checkpoint.live;
+        let mut group = Self { missing: checkpoint.live, ..Self::default() };
         if let Some((first, last)) = checkpoint.live {
             // Segment 0 is none.
             group.on_disk.append(first, 0);
