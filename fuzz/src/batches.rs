@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use rkyv::util::AlignedVec;
 use tallymesh_protocol::batch::{self, ArchivedShardBatch, ShardBatch};
-use tallymesh_protocol::command::{CommandBody, CommandView, encode_batches, encode_tick};
+use tallymesh_protocol::command::{CommandBody, CommandView, ShardSettings, encode_batches, encode_configure, encode_tick};
 use tallymesh_protocol::key::KeyView;
 use tallymesh_protocol::time::DAY_MS;
 use tallymesh_storage::disk::SimDisk;
 use tallymesh_storage::files::ShardFiles;
-use tallymesh_storage::shard::{PartApplied, PartError, ShardOptions, ShardState};
+use tallymesh_storage::shard::{PartApplied, PartError, ShardOptions, ShardState, initial_settings};
 
 use crate::input::Input;
 use crate::memory::peak_of;
@@ -24,15 +24,49 @@ const TICKS_MAX: usize = 2_000;
 const MEMORY_BYTES_MAX: usize = 8 << 20;
 const MEMORY_FACTOR_MAX: usize = 400;
 
-/// First byte: bit 0 a whole command instead of a batch, bit 1 moved out of its alignment, bit 2 a snapshot on the way; the rest is the bytes.
+/// When an entry is stamped: usual, before every event, and as far out as a number goes.
+const STAMPS_MS: [i64; 4] = [STAMP_MS, 0, i64::MAX, i64::MIN];
+
+/// First byte: bit 0 a whole command instead of a batch, bit 1 moved out of its alignment, bit 2 a snapshot on the way, bits 3-4 the settings, bits
+/// 5-6 the stamp; the rest is the bytes.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let options = input.byte();
+    let around = Around {
+        is_moved: options & 2 == 2,
+        is_saved: options & 4 == 4,
+        settings: settings(options >> 3 & 3),
+        stamp_ms: STAMPS_MS[usize::from(options >> 5 & 3)],
+    };
     let bytes = aligned(input.rest());
     if options & 1 == 1 {
-        command(&bytes, options & 2 == 2);
+        command(&bytes, around.is_moved);
     } else {
-        one_batch(&bytes, options & 2 == 2, options & 4 == 4);
+        one_batch(&bytes, &around);
+    }
+}
+
+/// What happens to a batch besides being applied.
+struct Around {
+    is_moved: bool,
+    is_saved: bool,
+    settings: ShardSettings,
+    stamp_ms: i64,
+}
+
+fn settings(choice: u8) -> ShardSettings {
+    let usual = initial_settings();
+    match choice {
+        0 => usual,
+        1 => ShardSettings { lateness_ms: u64::MAX, dedup_horizon_ms: u64::MAX, ..usual },
+        2 => ShardSettings { lateness_ms: 0, dedup_horizon_ms: 0, ..usual },
+        _ => ShardSettings {
+            retention_minute_ms: Some(0),
+            retention_hour_ms: Some(DAY_MS as u64),
+            retention_day_ms: Some(u64::MAX),
+            definitions_version: 3,
+            ..usual
+        },
     }
 }
 
@@ -82,11 +116,15 @@ fn command(bytes: &AlignedVec<16>, is_moved: bool) {
     assert_eq!(one.checksum(), other.checksum());
 }
 
-fn one_batch(bytes: &AlignedVec<16>, is_moved: bool, is_saved: bool) {
+fn one_batch(bytes: &AlignedVec<16>, around: &Around) {
+    let Around { is_moved, is_saved, stamp_ms, .. } = *around;
     let checked = batch::check(bytes);
-    let mut state = ShardState::new(OPTIONS);
-    let entry = encode_batches(STAMP_MS, &[bytes.as_slice()]);
-    let applied = apply(&mut state, 1, &entry, is_moved).and_then(|mut parts| parts.pop()).unwrap_or_default();
+    let (mut state, mut replica) = (ShardState::new(OPTIONS), ShardState::new(OPTIONS));
+    for shard in [&mut state, &mut replica] {
+        assert!(apply(shard, 1, &encode_configure(stamp_ms.min(STAMP_MS), &around.settings), false).is_some());
+    }
+    let entry = encode_batches(stamp_ms, &[bytes.as_slice()]);
+    let applied = apply(&mut state, 2, &entry, is_moved).and_then(|mut parts| parts.pop()).unwrap_or_default();
     let Ok(batch) = checked else {
         assert!(matches!(applied.error, Some(PartError::Malformed(_))), "{:?} was refused by the check", applied.error);
         assert_eq!((state.counters().events, state.counters().refused_parts), (0, 1));
@@ -95,18 +133,25 @@ fn one_batch(bytes: &AlignedVec<16>, is_moved: bool, is_saved: bool) {
     walk(batch);
     let Ok(plain) = rkyv::deserialize::<ShardBatch, rkyv::rancor::Error>(batch) else { panic!("checked bytes deserialize") };
     // A replica that got the same columns in other bytes.
-    let mut replica = ShardState::new(OPTIONS);
-    let entry = encode_batches(STAMP_MS, &[plain.encode()]);
-    let of_replica = apply(&mut replica, 1, &entry, !is_moved).and_then(|mut parts| parts.pop()).unwrap_or_default();
+    let entry = encode_batches(stamp_ms, &[plain.encode()]);
+    let of_replica = apply(&mut replica, 2, &entry, !is_moved).and_then(|mut parts| parts.pop()).unwrap_or_default();
     assert_eq!(applied, of_replica);
     assert_eq!(state.checksum(), replica.checksum());
 
+    if plain.definitions_version < around.settings.definitions_version {
+        assert!(matches!(applied.error, Some(PartError::StaleDefinitions { .. })), "{applied:?}");
+        return;
+    }
     let Some(expected) = model::count(&plain) else {
         assert!(matches!(applied.error, Some(PartError::Time { .. })), "a time that no event can have: {applied:?}");
         return;
     };
     assert_eq!(applied.error, None);
+    let is_kept = around.settings.retention_minute_ms.is_none();
     model::check(&expected, &applied, &state);
+    if is_kept {
+        model::check_answers(&expected, &state);
+    }
     if is_saved {
         let files = ShardFiles::open(Arc::new(SimDisk::new()), "/shard").unwrap_or_else(|e| panic!("{e}"));
         let saved = state.save_plan().write(&files, b"meta").unwrap_or_else(|e| panic!("{e}"));
@@ -115,12 +160,14 @@ fn one_batch(bytes: &AlignedVec<16>, is_moved: bool, is_saved: bool) {
         state = reopened.map_or_else(|| panic!("a snapshot was written"), |(state, _)| state);
         assert_eq!(state.checksum(), replica.checksum(), "after a snapshot");
     }
-    let again = apply(&mut state, 2, &entry, is_moved).and_then(|mut parts| parts.pop()).unwrap_or_default();
+    let again = apply(&mut state, 3, &entry, is_moved).and_then(|mut parts| parts.pop()).unwrap_or_default();
     assert_eq!((again.counted, again.duplicates as usize), (0, plain.len()), "the same events again");
-    apply(&mut replica, 2, &entry, false);
+    apply(&mut replica, 3, &entry, false);
     settle(&mut state, &mut replica);
     assert_eq!(state.checksum(), replica.checksum(), "at rest");
-    model::check_answers(&expected, &state);
+    if is_kept {
+        model::check_answers(&expected, &state);
+    }
 }
 
 /// Everything that an apply reads.
