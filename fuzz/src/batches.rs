@@ -2,10 +2,12 @@
 
 mod model;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rkyv::util::AlignedVec;
 use tallymesh_protocol::batch::{self, ArchivedShardBatch, ShardBatch};
+use tallymesh_protocol::cardinality::{KeyBudget, MetricBudget};
 use tallymesh_protocol::command::{CommandBody, CommandView, ShardSettings, encode_batches, encode_configure, encode_tick};
 use tallymesh_protocol::key::KeyView;
 use tallymesh_protocol::time::DAY_MS;
@@ -46,6 +48,10 @@ pub fn run(data: &[u8]) {
     }
 }
 
+fn one_of_each() -> KeyBudget {
+    KeyBudget { keys: 1, reserved: 1, event_names: 1, per_metric: MetricBudget { event: 1, defined: 1 }, metrics: BTreeMap::new() }
+}
+
 /// What happens to a batch besides being applied.
 struct Around {
     is_moved: bool,
@@ -59,7 +65,8 @@ fn settings(choice: u8) -> ShardSettings {
     match choice {
         0 => usual,
         1 => ShardSettings { lateness_ms: u64::MAX, dedup_horizon_ms: u64::MAX, ..usual },
-        2 => ShardSettings { lateness_ms: 0, dedup_horizon_ms: 0, ..usual },
+        // A second key or name of anything goes to the other key.
+        2 => ShardSettings { lateness_ms: 0, dedup_horizon_ms: 0, cardinality: Some(one_of_each()), ..usual },
         _ => ShardSettings {
             retention_minute_ms: Some(0),
             retention_hour_ms: Some(DAY_MS as u64),
@@ -150,7 +157,7 @@ fn one_batch(bytes: &AlignedVec<16>, around: &Around) {
     let is_kept = around.settings.retention_minute_ms.is_none();
     model::check(&expected, &applied, &state);
     if is_kept {
-        model::check_answers(&expected, &state);
+        model::check_answers(&expected, &state, around.settings.cardinality.is_none());
     }
     if is_saved {
         let files = ShardFiles::open(Arc::new(SimDisk::new()), "/shard").unwrap_or_else(|e| panic!("{e}"));
@@ -166,7 +173,7 @@ fn one_batch(bytes: &AlignedVec<16>, around: &Around) {
     settle(&mut state, &mut replica);
     assert_eq!(state.checksum(), replica.checksum(), "at rest");
     if is_kept {
-        model::check_answers(&expected, &state);
+        model::check_answers(&expected, &state, around.settings.cardinality.is_none());
     }
 }
 

@@ -119,5 +119,5 @@ fn cells(leg: &Leg, seed: u64) -> PartialAnswer {
             cells.push(Cell { group, bucket, values });
         }
     }
-    PartialAnswer { groups, cells, metric_known: true, watermark_ms: leg.plan.range.to_ms, applied_index: 1 }
+    PartialAnswer { groups, cells, metric_known: true, watermark_ms: leg.plan.range.to_ms, applied_index: 1, ..PartialAnswer::default() }
 }
