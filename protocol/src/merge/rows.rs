@@ -21,6 +21,8 @@ pub struct Layout<'a> {
     pub group_names: &'a [String],
     /// Start of each step; `None` when no step was asked.
     pub starts: Option<&'a [i64]>,
+    /// Usual width of a step, in milliseconds.
+    pub step_ms: i64,
     pub order: Order,
     pub limit: usize,
     /// Only rows after this one.
@@ -172,18 +174,35 @@ impl Layout<'_> {
     /// Start of a step; of one that only the earlier range has, where it would be.
     fn time_ms(&self, bucket: u32) -> i64 {
         let starts = self.starts.unwrap_or_default();
-        let width = || starts.windows(2).last().map_or(0, |w| w[1] - w[0]);
         match (starts.get(bucket as usize), starts.last()) {
             (Some(start), _) => *start,
-            (None, Some(last)) => last + (i64::from(bucket) + 1 - starts.len() as i64) * width(),
+            (None, Some(last)) => last + (i64::from(bucket) + 1 - starts.len() as i64) * self.width_ms(),
             (None, None) => 0,
+        }
+    }
+
+    /// Width of the steps behind the last.
+    fn width_ms(&self) -> i64 {
+        self.starts.unwrap_or_default().windows(2).last().map_or(self.step_ms, |w| w[1] - w[0]).max(1)
+    }
+
+    /// The first step that does not begin before `time_ms`: the inverse of [`Self::time_ms`].
+    fn bucket_of(&self, time_ms: i64) -> u32 {
+        let starts = self.starts.unwrap_or_default();
+        let within = starts.partition_point(|s| *s < time_ms);
+        match starts.last() {
+            Some(last) if within == starts.len() => {
+                let width = self.width_ms().unsigned_abs();
+                let beyond = time_ms.abs_diff(*last).div_ceil(width);
+                u32::try_from(starts.len() as u64 - 1 + beyond).unwrap_or(u32::MAX)
+            }
+            _ => within as u32,
         }
     }
 
     /// The step of a position, and how many groups come up to and with its group.
     fn place_of(&self, after: &PagePosition, groups: &[&GroupKey]) -> (u32, u32) {
-        let bucket = self.starts.unwrap_or_default().partition_point(|s| *s < after.time_ms);
-        (bucket as u32, groups.partition_point(|g| compare_groups(g, &after.group).is_le()) as u32)
+        (self.bucket_of(after.time_ms), groups.partition_point(|g| compare_groups(g, &after.group).is_le()) as u32)
     }
 
     fn is_after(&self, line: &Line, after: &PagePosition, bucket: u32, rank: u32) -> bool {

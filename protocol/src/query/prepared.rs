@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::{Timestamp, ToSpan};
 
-use super::{Aggregate, Compare, MetricQuery, MetricSelector, Partial, Resolved, ShardQuery, Step, TimeRange, cursor};
+use super::{Aggregate, Compare, MetricQuery, MetricSelector, Partial, Resolved, ShardQuery, Step, StepWidth, TimeRange, cursor};
 use crate::answer::{Answer, PartialAnswer, Receipt, ShardsAnswered};
 use crate::cardinality::OTHER;
 use crate::definition::DefinitionSet;
@@ -120,6 +120,7 @@ impl PreparedQuery {
             aggregates: &self.query.aggregates,
             group_names: &self.group_names,
             starts: self.current.plan.step.map(|_| self.current.plan.starts.as_slice()),
+            step_ms: self.current.plan.step.map_or(0, StepWidth::ms),
             order: self.query.order,
             limit: self.query.limit,
             after: self.query.after.as_ref(),
