@@ -25,8 +25,13 @@ impl Model {
     pub fn of(wal: &Wal, group: u16) -> Result<Self, StorageError> {
         let state = wal.state(group)?;
         let entries: BTreeMap<_, _> = wal.read(group, 0..u64::MAX)?.into_iter().map(|e| (e.index, (e.meta, e.body))).collect();
-        assert_eq!(state.entries, entries.keys().next().copied().zip(entries.keys().next_back().copied()));
-        Ok(Self { entries, purged: state.purged, vote: state.vote, meta: state.meta })
+        let model = Self { entries, purged: state.purged, vote: state.vote, meta: state.meta };
+        assert_eq!(state.entries, model.range());
+        Ok(model)
+    }
+
+    fn range(&self) -> Option<(u64, u64)> {
+        self.entries.keys().next().copied().zip(self.entries.keys().next_back().copied())
     }
 
     pub fn next_index(&self) -> Option<u64> {
@@ -82,9 +87,19 @@ impl Workload {
     pub fn run(&mut self, opened: &mut Opened, input: &mut Input<'_>) {
         for _ in 0..REQUESTS_MAX {
             if input.is_empty() || !self.request(opened, input.byte(), input) {
-                return;
+                break;
             }
         }
+        for (&group, history) in &self.groups {
+            assert_eq!(Model::of(&opened.wal, group).ok().as_ref(), Some(history.last()), "what was asked for can be read, written or not");
+        }
+    }
+
+    /// Requests are in effect at once. Without the entries' bytes, which is what takes long.
+    fn check_state(&self, wal: &Wal, group: u16) {
+        let (state, model) = (wal.state(group).unwrap_or_else(|e| panic!("{e}")), self.groups[&group].last());
+        assert_eq!(state.entries, model.range());
+        assert_eq!((&state.purged, &state.vote, &state.meta), (&model.purged, &model.vote, &model.meta));
     }
 
     fn request(&mut self, opened: &mut Opened, choice: u8, input: &mut Input<'_>) -> bool {
@@ -135,7 +150,7 @@ impl Workload {
             (15, _) => return false,
             _ => {}
         }
-        assert_eq!(Model::of(&opened.wal, group).ok().as_ref(), self.groups.get(&group).map(History::last), "in effect at once");
+        self.check_state(&opened.wal, group);
         true
     }
 
