@@ -4,8 +4,10 @@ CARGO_TARGET_DIR ?= $(CURDIR)/target
 export CARGO_TARGET_DIR
 RATE ?= 10
 HTTP ?= 127.0.0.1:7070
+TARGET ?= events
+MINUTES ?= 5
 
-.PHONY: help demo test fmt lint unit api-fuzz build dashboard dashboard-test dashboard-e2e deny setup oracle flights-year clean-demo
+.PHONY: help demo test fmt lint unit api-fuzz build dashboard dashboard-test dashboard-e2e deny fuzz fuzz-merge setup oracle flights-year clean-demo
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -53,6 +55,12 @@ api-fuzz: ## Requests made from /openapi.json against a node: no fault, no undoc
 oracle: ## Random nodes against a plain count: make oracle WORLDS=1000 (SEED=7 WORLDS=1 repeats one)
 	TALLYMESH_ORACLE_WORLDS=$(or $(WORLDS),200) $(if $(SEED),TALLYMESH_ORACLE_SEED=$(SEED)) \
 		cargo test --locked --package tallymesh-node --test it answers_of_a_whole_node -- --nocapture
+
+fuzz: ## One fuzz target for minutes of CPU time: make fuzz TARGET=events|queries|batches|segments MINUTES=5
+	ops/fuzz/run.sh $(TARGET) $(MINUTES)
+
+fuzz-merge: ## Keep the least of what a run found that covers as much: make fuzz-merge TARGET=events
+	ops/fuzz/merge.sh $(TARGET)
 
 flights-year: ## The flights test over the whole year: make flights-year FILE=flights.ndjson.gz
 	cargo build --workspace --locked

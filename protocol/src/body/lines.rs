@@ -89,10 +89,11 @@ impl LineSplitter {
     }
 
     fn line_bytes(&mut self, line: &[u8], sink: &mut impl EventSink) -> Result<(), Problem> {
+        // First, so that offsets count from where the kept bytes begin.
+        let line = trim_start(line);
         match std::str::from_utf8(line) {
             Ok(line) => self.line(line, sink),
             Err(error) => {
-                let line = trim_start(line);
                 let raw = line.strip_suffix(b"\r").unwrap_or(line);
                 let index = self.items.begin()?;
                 if self.items.is_too_large(raw.len()) {

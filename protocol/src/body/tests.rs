@@ -82,6 +82,26 @@ fn bad_items_are_rejected_one_by_one() {
 }
 
 #[test]
+fn a_line_that_is_not_utf_8_names_the_place_in_what_is_kept_of_it() {
+    #[derive(Default)]
+    struct Details(Vec<String>);
+    impl EventSink for Details {
+        fn event(&mut self, _: u32, _: &Event<'_>) {}
+
+        fn reject(&mut self, _: u32, rejection: Rejection, raw: &[u8]) {
+            self.0.push(format!("{} of {}", rejection.detail, raw.len()));
+        }
+    }
+    let body = b" \t{\"event\":\"\xff\"}\n";
+    for size in 1..=body.len() {
+        let (mut parser, mut details) = (BodyParser::new(BodyFormat::NdJson, LIMITS), Details::default());
+        body.chunks(size).for_each(|chunk| parser.feed(chunk, &mut details).expect("taken"));
+        assert_eq!(parser.finish(&mut details), Ok(1));
+        assert_eq!(details.0, ["byte 10: not UTF-8 of 13"], "by {size}");
+    }
+}
+
+#[test]
 fn a_broken_array_is_refused_whole_with_the_place() {
     use BodyFormat::Json;
     for (body, place) in [

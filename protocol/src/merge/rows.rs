@@ -21,6 +21,8 @@ pub struct Layout<'a> {
     pub group_names: &'a [String],
     /// Start of each step; `None` when no step was asked.
     pub starts: Option<&'a [i64]>,
+    /// Usual width of a step, in milliseconds.
+    pub step_ms: i64,
     pub order: Order,
     pub limit: usize,
     /// Only rows after this one.
@@ -30,8 +32,6 @@ pub struct Layout<'a> {
     pub complete: bool,
     /// Steps from here on are not over: not seeing events there does not mean there are none.
     pub now_ms: i64,
-    /// Usual length of a step, for those that only the earlier range has; 0 without steps.
-    pub step_ms: i64,
     /// Start of each step of the range that it is compared with; the two need not have equally many.
     pub earlier_starts: &'a [i64],
 }

@@ -74,13 +74,13 @@ fn layout<'a>(aggregates: &'a [Aggregate], names: &'a [String], order: Order, li
         aggregates,
         group_names: names,
         starts: Some(&STARTS),
+        step_ms: 60_000,
         order,
         limit,
         after: None,
         fill: Fill::None,
         complete: true,
         now_ms: i64::MAX,
-        step_ms: 60_000,
         earlier_starts: &[-600_000, -540_000],
     }
 }
@@ -295,6 +295,34 @@ fn a_sum_beyond_a_double_is_null_and_last_in_order() {
         let sums: Vec<_> = rows.iter().map(|r| (r.values["sum"], r.values["avg"])).collect();
         assert_eq!(sums, [(Some(7.0), Some(7.0)), (None, None), (None, None)], "{order:?}");
         assert_eq!(rows[1].values["max"], Some(f64::MAX));
+    }
+}
+
+#[test]
+fn steps_that_only_the_earlier_range_has_come_once_over_all_pages() {
+    let names = ["g".to_owned()];
+    let current = merged(&[sample(0, Some(1), None)]);
+    let earlier: Vec<Sample> = (0..8).flat_map(|bucket| [1, 2].map(|group| Sample { bucket, ..sample(0, Some(group), None) })).collect();
+    let earlier = merged(&earlier);
+    for starts in [&STARTS[..], &STARTS[..1]] {
+        for order in [Order::Time, Order::TimeDescending, Order::Value, Order::ValueDescending] {
+            let (mut pages, mut after) = (Vec::new(), None);
+            loop {
+                let all = layout(&[Aggregate::Count], &names, order, 3);
+                let layout = Layout { starts: Some(starts), after: after.as_ref(), ..all };
+                let page = lay_out(&layout, &current, Some(&earlier)).expect("small");
+                pages.extend(page.rows.iter().map(key));
+                after = page.next;
+                if after.is_none() || pages.len() > 16 {
+                    break;
+                }
+            }
+            let whole = Layout { starts: Some(starts), ..layout(&[Aggregate::Count], &names, order, 100) };
+            let whole = lay_out(&whole, &current, Some(&earlier)).expect("small");
+            assert_eq!(pages, whole.rows.iter().map(key).collect::<Vec<_>>(), "{order:?}");
+            assert_eq!(pages.iter().collect::<BTreeSet<_>>().len(), 16, "each step and group once");
+            assert_eq!(pages.iter().map(|(time, _)| time.as_str()).max(), Some("1970-01-01T00:07:00Z"));
+        }
     }
 }
 

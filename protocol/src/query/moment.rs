@@ -83,6 +83,11 @@ impl TimeRange {
         Ok(Self { from_ms, to_ms })
     }
 
+    /// Whether [`Self::parse`] could have made it: in order, and inside of the calendar, so that arithmetic on it cannot overflow.
+    pub(super) fn is_possible(&self) -> bool {
+        MOMENT_MS_MIN <= self.from_ms && self.from_ms < self.to_ms && self.to_ms <= MOMENT_MS_MAX
+    }
+
     pub fn length_ms(&self) -> i64 {
         self.to_ms - self.from_ms
     }

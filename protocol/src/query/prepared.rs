@@ -118,13 +118,13 @@ impl PreparedQuery {
             aggregates: &self.query.aggregates,
             group_names: &self.group_names,
             starts: self.current.plan.step.map(|_| self.current.plan.starts.as_slice()),
+            step_ms: self.current.plan.step.map_or(0, StepWidth::ms),
             order: self.query.order,
             limit: self.query.limit,
             after: self.query.after.as_ref(),
             fill: self.query.fill,
             complete,
             now_ms: self.now_ms,
-            step_ms: self.current.plan.step.map_or(0, StepWidth::ms),
             // Without a step there are starts too, but nothing is at them.
             earlier_starts: self.earlier.as_ref().filter(|leg| leg.plan.step.is_some()).map_or(&[], |leg| &leg.plan.starts),
         };

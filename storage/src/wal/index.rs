@@ -57,14 +57,6 @@ impl GroupIndex {
         self.slots.get_mut(at).filter(|slot| slot.sequence == sequence)
     }
 
-    /// Indexes of the first and last entry that is nowhere: neither written nor in memory.
-    pub fn absent(&self) -> Option<(u64, u64)> {
-        let mut absent =
-            (self.first..).zip(&self.slots).filter(|(_, slot)| slot.place.is_none() && slot.kept.is_none()).map(|(index, _)| index);
-        let first = absent.next()?;
-        Some((first, absent.last().unwrap_or(first)))
-    }
-
     pub fn oldest_slot(&self) -> Option<&Slot> {
         self.slots.front()
     }

@@ -12,9 +12,6 @@ use super::index::{GroupIndex, Slot};
 use super::on_disk::GroupOnDisk;
 use super::recover::Damage;
 
-/// Live entries that a first checkpoint may speak of, as a check of its sanity.
-const LIVE_ENTRIES_MAX: u64 = 1 << 24;
-
 #[derive(Default)]
 pub(super) struct Replay {
     groups: BTreeMap<u16, Group>,
@@ -26,6 +23,8 @@ pub(super) struct Replay {
 struct Group {
     on_disk: GroupOnDisk,
     index: GroupIndex,
+    /// First and last of the entries that the log's first checkpoint speaks of and no segment has: they come before those in `index`.
+    missing: Option<(u64, u64)>,
     /// There is damage since its last record, and nothing yet that shows whether it lost one.
     unproven: Option<usize>,
     damaged: Option<usize>,
@@ -150,7 +149,7 @@ impl Replay {
         for number in numbers {
             let group = self.group(number);
             group.damaged = group.damaged.or(group.unproven);
-            if let Some((first, last)) = group.index.absent().filter(|_| group.damaged.is_none()) {
+            if let Some((first, last)) = group.missing.filter(|_| group.damaged.is_none()) {
                 let detail = format!("entries {first} to {last} of group {number} are in no segment");
                 let damage = self.add_damage(first_segment, missing.clone(), 0, detail);
                 self.group(number).damaged = Some(damage);
@@ -182,13 +181,12 @@ const LOST: &str = "records of the group are missing before this one";
 
 impl Group {
     fn adopt(checkpoint: GroupCheckpoint) -> Self {
-        let mut group = Self::default();
-        if let Some((first, last)) = checkpoint.live.filter(|(first, last)| last - first < LIVE_ENTRIES_MAX) {
-            // Segment 0 is none: until they are purged or truncated by a later record these entries are nowhere.
-            for index in first..=last {
-                group.on_disk.append(index, 0);
-                group.index.append(index, Slot { sequence: 0, len: 0, place: None, kept: None });
-            }
+        // Until they are purged or truncated by a later record these entries are nowhere. Only the range is kept: it may be of any length.
+        let mut group = Self { missing: checkpoint.live, ..Self::default() };
+        if let Some((first, last)) = checkpoint.live {
+            // Segment 0 is none.
+            group.on_disk.append(first, 0);
+            group.on_disk.append(last, 0);
         }
         group.on_disk.sequence = checkpoint.sequence;
         group.on_disk.purged = checkpoint.purged.clone();
@@ -198,12 +196,20 @@ impl Group {
         group
     }
 
+    /// The index that the next entry must have; `None` if any will do.
+    fn next_index(&self) -> Option<u64> {
+        match self.missing {
+            Some((_, last)) if self.index.entries().is_none() => Some(last.wrapping_add(1)),
+            _ => self.index.next_index(),
+        }
+    }
+
     fn apply(&mut self, record: &Record<'_>, place: Place) -> Result<(), &'static str> {
         let index = record.head.index;
         let small = || Bytes::copy_from_slice(record.meta);
         match record.head.kind {
             Kind::Append => {
-                if self.index.next_index().is_some_and(|next| next != index) {
+                if self.next_index().is_some_and(|next| next != index) {
                     return Err("the entry's index does not continue its group's log");
                 }
                 let len = record_bytes(record.meta.len(), record.body.len()) as u32;
@@ -211,10 +217,12 @@ impl Group {
                 self.on_disk.append(index, place.segment);
             }
             Kind::Truncate => {
+                self.missing = self.missing.filter(|&(first, _)| first < index).map(|(first, last)| (first, last.min(index - 1)));
                 self.index.truncate(index);
                 self.on_disk.truncate(index);
             }
             Kind::Purge => {
+                self.missing = self.missing.filter(|&(_, last)| last > index).map(|(first, last)| (first.max(index + 1), last));
                 self.index.purge(index, small());
                 self.on_disk.purge(index, small());
             }

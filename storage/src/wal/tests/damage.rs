@@ -105,6 +105,54 @@ fn a_missing_first_segment_stops_the_groups_with_entries_in_it() {
     assert_eq!(opened.wal.state(3).unwrap().vote.as_deref(), Some(&b"vote"[..]));
 }
 
+/// A log whose only segment begins with a checkpoint of one group with these live entries, and goes on with `records`.
+fn after_checkpoint(live: (u64, u64), records: &[(format::Kind, u64)]) -> SimDisk {
+    let mut group = on_disk::GroupOnDisk::default();
+    group.append(live.0, 1);
+    group.append(live.1, 1);
+    let checkpoint = checkpoint::encode(BTreeMap::from([(1, group)]).iter());
+    let mut bytes = format::segment_header(2).to_vec();
+    let mut push = |kind, group, index, sequence, body: &[u8]| {
+        let head = format::RecordHead { kind, group, index, synced: 0, sequence };
+        let place = format::Place { segment: 2, offset: bytes.len() as u32 };
+        format::encode(&mut bytes, place, &head, b"", body);
+    };
+    push(format::Kind::Checkpoint, format::NO_GROUP, 0, 0, &checkpoint);
+    for (sequence, &(kind, index)) in (1..).zip(records) {
+        push(kind, 1, index, sequence, b"body");
+    }
+    let disk = SimDisk::new();
+    disk.put(&Path::new(DIR).join("000000000002.wal"), &bytes);
+    disk
+}
+
+#[test]
+fn any_number_of_entries_that_no_segment_has_stops_their_group() {
+    for live in [(3, 5), (1, 1 << 24), (7, u64::MAX - 1)] {
+        let opened = open(&after_checkpoint(live, &[]));
+        is_damaged(opened.wal.state(1), &Path::new(DIR).join("000000000001.wal"), 0);
+        let detail = format!("entries {} to {} of group 1 are in no segment", live.0, live.1);
+        assert_eq!(opened.recovered.damage[0].detail, detail);
+    }
+}
+
+#[test]
+fn missing_entries_that_later_records_purge_or_truncate_stop_nobody() {
+    use format::Kind::{Append, Purge, Truncate};
+    for (records, expected) in [
+        (&[(Purge, 9), (Append, 10)][..], Some(Some((10, 10)))),
+        (&[(Append, 10), (Purge, 9)], Some(Some((10, 10)))),
+        (&[(Truncate, 5), (Append, 5)], Some(Some((5, 5)))),
+        (&[(Truncate, 7), (Append, 7), (Purge, 6)], Some(Some((7, 7)))),
+        (&[(Append, 10), (Truncate, 3)], Some(None)),
+        (&[(Append, 10), (Purge, 8)], None),
+        (&[(Truncate, 7), (Append, 10)], None),
+    ] {
+        let opened = open(&after_checkpoint((5, 9), records));
+        assert_eq!(opened.wal.state(1).ok().map(|state| state.entries), expected, "{records:?}");
+    }
+}
+
 #[test]
 fn damage_that_a_later_checkpoint_makes_irrelevant_stops_nobody() {
     let (disk, mut opened) = two_groups();
