@@ -217,7 +217,7 @@ impl WindowStore {
             due: BTreeSet::new(),
             crowded: BTreeSet::new(),
             next_block_id: 0,
-            totals_budget: Arc::default(),
+            totals_budget: Arc::new(totals::Budget::new(TOTALS_BYTES_MAX)),
         }
     }
 

@@ -16,14 +16,18 @@ use super::scan::add_window;
 pub const TOTALS_BYTES_MAX: usize = 8 << 20;
 
 /// What the totals of one shard take.
-#[derive(Default)]
 pub(super) struct Budget {
+    max_bytes: usize,
     used_bytes: AtomicUsize,
     /// Something did not fit since the last look.
     short: AtomicBool,
 }
 
 impl Budget {
+    pub fn new(max_bytes: usize) -> Self {
+        Self { max_bytes, used_bytes: AtomicUsize::new(0), short: AtomicBool::new(false) }
+    }
+
     pub fn used_bytes(&self) -> usize {
         self.used_bytes.load(Ordering::Relaxed)
     }
@@ -219,7 +223,7 @@ impl Totaller<'_> {
         let bytes = behind + totals.entries.capacity() * size_of::<(u32, T)>() + totals.ends.capacity() * size_of::<u32>();
         let used = self.budget.used_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let kept = Arc::new(Kept { totals, bytes, budget: self.budget.clone() });
-        if used <= TOTALS_BYTES_MAX {
+        if used <= self.budget.max_bytes {
             *slot.lock() = Some(kept.clone());
         } else {
             self.budget.short.store(true, Ordering::Relaxed);

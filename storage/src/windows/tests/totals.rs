@@ -74,9 +74,9 @@ fn totals_say_what_windows_say_whatever_comes_late_or_is_folded_since() {
     let mut now_ms = T0;
     // Asked at every turn, so that totals are kept from before the late rows, the compactions and the folds.
     let steps: [(u64, i64, i64, i64); 7] = [
-        (20_000, T0, 3 * HOUR_MS, 10 * MINUTE_MS),
-        (500, T0, 3 * HOUR_MS, 5 * MINUTE_MS),
-        (9_000, T0 + HOUR_MS, 20 * HOUR_MS, HOUR_MS),
+        (5_000, T0, 3 * HOUR_MS, 10 * MINUTE_MS),
+        (200, T0, 3 * HOUR_MS, 5 * MINUTE_MS),
+        (4_000, T0 + HOUR_MS, 20 * HOUR_MS, HOUR_MS),
         (300, T0, HOUR_MS, 30 * HOUR_MS),
         (200, T0 + 2 * HOUR_MS, MINUTE_MS, 5 * MINUTE_MS),
         (0, T0, 1, 40 * HOUR_MS),
@@ -99,7 +99,7 @@ fn totals_say_what_windows_say_whatever_comes_late_or_is_folded_since() {
 fn totals_are_kept_through_a_save_and_made_again_after_a_restart() {
     let mut files = MemoryFiles::default();
     let mut store = WindowStore::new(settings());
-    let events = rows(1, 30_000, T0, 2 * HOUR_MS);
+    let events = rows(1, 8_000, T0, 2 * HOUR_MS);
     events.iter().for_each(|&row| store.append(T0, row));
     store.tick(T0 + 3 * HOUR_MS);
     assert_classes_equal_keys(&store, &events);
@@ -115,35 +115,39 @@ fn totals_are_kept_through_a_save_and_made_again_after_a_restart() {
 
 #[test]
 fn totals_stay_within_their_bytes_and_go_with_their_blocks() {
-    let kept = WindowSettings {
-        retention_minute_ms: Some(10 * DAY_MS),
-        retention_hour_ms: Some(10 * DAY_MS),
-        retention_day_ms: Some(10 * DAY_MS),
-        ..settings()
-    };
-    let mut store = WindowStore::new(kept);
+    const BYTES_MAX: usize = 256 << 10;
+    let mut store = WindowStore::new(settings());
+    store.totals_budget = Arc::new(crate::windows::totals::Budget::new(BYTES_MAX));
     // Every session is another, so that each hour's sets are large.
-    for hour in 0..60 {
-        for mut row in rows(hour as u64, 6_000, T0 + hour * HOUR_MS, HOUR_MS) {
+    for hour in 0..100 {
+        for mut row in rows(hour as u64, 600, T0 + hour * HOUR_MS, HOUR_MS) {
             row.session = row.id | 1;
             store.append(T0, row);
         }
     }
-    store.tick(T0 + 61 * HOUR_MS);
+    store.tick(T0 + 101 * HOUR_MS);
     let wants = Wants { sessions: true, ..Wants::default() };
     let all = |store: &WindowStore, from: i64, hours: i64| {
         let plan = plan(Grain::Minute, T0 + from * HOUR_MS, T0 + (from + hours) * HOUR_MS, HOUR_MS);
         let groups = KeyGroups::classes(KeyClass::Metric, metric_of(), Vec::new(), &[(0, 0), (1, 0), (2, 0), (3, 0), (4, 0)]);
         answers(store, &plan, wants, groups).values().map(|a| a.sessions.estimate()).sum::<f64>()
     };
-    for _ in 0..3 {
-        for from in 0..60 {
-            assert_eq!(all(&store, from, 1), 6_000.0);
-            assert!(store.stats().totals_bytes <= TOTALS_BYTES_MAX as u64);
+    for _ in 0..2 {
+        for from in 0..100 {
+            assert_eq!(all(&store, from, 1), 600.0);
+            assert!(store.stats().totals_bytes <= BYTES_MAX as u64);
         }
     }
-    assert!(store.stats().totals_bytes > TOTALS_BYTES_MAX as u64 / 2, "room is made for what is asked now");
-    store.tick(T0 + 400 * DAY_MS);
+    // What is asked now is kept in place of what was asked once.
+    (0..3).for_each(|_| assert_eq!(all(&store, 7, 20), 20.0 * 600.0));
+    let kept = store.stats().totals_bytes;
+    assert!(kept > 20 * 600 * 8, "{kept} bytes");
+    all(&store, 7, 20);
+    assert_eq!(store.stats().totals_bytes, kept);
+    let hour = Some(HOUR_MS);
+    store.set_settings(WindowSettings { retention_minute_ms: hour, retention_hour_ms: hour, retention_day_ms: hour, ..settings() });
+    // What is folded by one tick is dropped by a later one.
+    (0..100).for_each(|_| store.tick(T0 + 400 * DAY_MS));
     assert_eq!(store.stats().windows, [0; 3]);
     assert_eq!(store.stats().totals_bytes, 0);
 }
