@@ -1,21 +1,20 @@
 //! Random worlds, as many as the environment says.
 
-use std::hash::{BuildHasher, RandomState};
-
 use super::world::World;
 
 fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 
-/// `TALLYMESH_ORACLE_SEED` is the first seed, `TALLYMESH_ORACLE_WORLDS` how many follow; without, seeds are new in each run.
+/// `TALLYMESH_ORACLE_SEED` is the first seed, `TALLYMESH_ORACLE_WORLDS` how many follow; without, the seeds are the same in each run.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_of_a_whole_node_equal_a_plain_count() {
     const TURNS: usize = 24;
     const CASES_MIN: usize = 1_000;
+    const FIRST_SEED: u64 = 609_300_004;
     let seed = from_environment("TALLYMESH_ORACLE_SEED");
     let worlds = from_environment("TALLYMESH_ORACLE_WORLDS");
-    let first = seed.unwrap_or_else(|| RandomState::new().hash_one("seed") % 1_000_000_000);
+    let first = seed.unwrap_or(FIRST_SEED);
     println!("first seed {first}");
     let (mut lived, mut asked, mut snapshots, mut blocks) = (0, 0, 0, 0);
     while worlds.map_or(asked < CASES_MIN, |worlds| lived < worlds) {
