@@ -131,6 +131,18 @@ describe("the stream of a tab", () => {
     expect(seen.at(-1)?.data).toEqual([at(1, 1), at(2, 5)]);
   });
 
+  it("is not live for a question that the node cannot answer for now, until it can", () => {
+    const live = feed();
+    live.watch("metric=a", () => {});
+    live.watch("metric=b", () => {});
+    vi.advanceTimersByTime(1_000);
+    for (const query of [0, 1]) last().send("snapshot", { query, answer: answer([at(1, 1)]) });
+    last().send("problem", { query: 1, problem: { status: 503 } });
+    expect([live.isLive("metric=a"), live.isLive("metric=b")]).toEqual([true, false]);
+    last().send("delta", { query: 1, changed: [at(1, 2)], removed: [] });
+    expect(live.isLive("metric=b")).toBe(true);
+  });
+
   it("tries again later and later when it is refused", () => {
     const live = feed();
     live.watch("metric=a", () => {});

@@ -9,10 +9,13 @@ const deltaSchema = z.object({
   removed: z.array(z.object({ time: z.string().nullish(), group: groupSchema.nullish() })),
   receipt: receiptSchema.optional(),
 });
+const problemSchema = z.object({ query: z.number().int() });
 export type Delta = Omit<z.infer<typeof deltaSchema>, "query">;
 
 /** Questions come and go in bursts, as a page is built up: the stream is opened again when they have settled, in milliseconds. */
 const SETTLE_MS = 100;
+/** The node pushes answers of up to so many rows; questions that allow for more are polled. */
+export const LIVE_ROWS_MAX = 20_000;
 /** A refused stream is tried again after this long, doubling up to the most. */
 const RETRY_MIN_MS = 5_000;
 const RETRY_MAX_MS = 60_000;
@@ -148,6 +151,10 @@ export class LiveFeed {
       ),
     );
     stream.addEventListener(
+      "problem",
+      ifCurrent((event) => this.#held(event)),
+    );
+    stream.addEventListener(
       "heartbeat",
       ifCurrent(() => this.#heard()),
     );
@@ -188,6 +195,13 @@ export class LiveFeed {
       this.#live.add(query);
       this.#tell();
     }
+  }
+
+  /** No newer answer to that question for now: polling says why. Its next event makes it live again. */
+  #held(event: MessageEvent): void {
+    const message = problemSchema.safeParse(parsed(event.data));
+    const query = message.success ? this.#carried[message.data.query] : undefined;
+    if (query !== undefined && this.#live.delete(query)) this.#tell();
   }
 
   #failed(stream: Stream): void {

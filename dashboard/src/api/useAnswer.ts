@@ -4,6 +4,7 @@ import { noteLatency } from "../shell/useConnection";
 import type { Answer } from "./answer";
 import { ask, Problem } from "./client";
 import { feed, useIsLive } from "./feed";
+import { LIVE_ROWS_MAX } from "./live";
 import { type MetricQuery, queryString } from "./query";
 
 /** How often a panel asks again while nothing pushes, in milliseconds. */
@@ -31,10 +32,11 @@ export function useAnswer(query: MetricQuery, options: { enabled?: boolean } = {
   });
   // Only what the node has answered once goes on the stream: one bad question would have it refused for all.
   const isAnswered = isEnabled && result.data !== undefined && !result.isPlaceholderData;
+  const isPushable = isAnswered && (query.limit ?? 0) <= LIVE_ROWS_MAX;
   useEffect(() => {
-    if (!isAnswered) return;
+    if (!isPushable) return;
     return feed.watch(asked, (answer) => client.setQueryData(["answer", asked], answer));
-  }, [asked, isAnswered, client]);
+  }, [asked, isPushable, client]);
   // A stream that breaks off is most often a node that is gone: ask at once, so that the page says so.
   useEffect(() => {
     if (!isLive) return;

@@ -40,6 +40,8 @@ describe("the question in the address", () => {
     ];
     const asked = seriesQuery(q, "UTC", top);
     expect(asked.filters).toEqual(["p\\,age:a\\|b|"]);
+    expect(asked.limit).toBe(20_000);
+    expect(seriesQuery({ ...q, range: "90d", step: "1m" }, "UTC", top).limit).toBe(100_000);
     expect(asked.compare).toBeUndefined();
     expect(queryString(asked)).toContain("group_by=p%5C%2Cage");
     expect(totalQuery(q, "UTC").compare).toBe("previous");

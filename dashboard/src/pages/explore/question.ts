@@ -1,10 +1,11 @@
 // What the explore page asks, in the address beside the view: metric, aggregates, step, grouping, picture.
 import { z } from "zod";
 import type { Answer, Row } from "../../api/answer";
+import { LIVE_ROWS_MAX } from "../../api/live";
 import { filterFor, type MetricQuery } from "../../api/query";
 import { SERIES_COLORS, type Series } from "../../charts/model";
 import { UNKNOWN } from "../../lib/format";
-import { stepFor, timeOf, type View, viewSchema } from "../../search/view";
+import { rangeMs, STEP_MS, stepFor, timeOf, type View, viewSchema } from "../../search/view";
 
 export const AGGREGATES = [
   "count",
@@ -26,6 +27,8 @@ export const STEPS = ["auto", "1m", "5m", "15m", "1h", "1d"] as const;
 const ADDITIVE = new Set(["count", "sum"]);
 /** Groups drawn on their own; the rest is "other". */
 export const TOPS = [5, 10, 20] as const;
+/** Rows of an answer at most. */
+const ROWS_MAX = 100_000;
 /** A breakdown or table asks for this many groups. */
 const GROUPS_MAX = 1_000;
 
@@ -82,8 +85,10 @@ export function totalQuery(q: Question, tz: string): MetricQuery {
 export function seriesQuery(q: Question, tz: string, top: Row[]): MetricQuery {
   const { compare: _, ...rest } = base(q, tz);
   const groups = q.group ?? [];
+  let rows = Math.ceil(rangeMs(q) / (STEP_MS[stepOf(q)] ?? 60_000)) + 1;
   const filters = groups.map((dimension) => {
     const values = [...new Set(top.map((row) => row.group?.[dimension] ?? null))];
+    rows *= values.length;
     const parts = values.map((value) => filterFor(dimension, value));
     const prefix = filterFor(dimension, "");
     return prefix + parts.map((part) => part.slice(prefix.length)).join("|");
@@ -94,7 +99,7 @@ export function seriesQuery(q: Question, tz: string, top: Row[]): MetricQuery {
     step: stepOf(q),
     groupBy: groups,
     filters: [...(q.filter ?? []), ...filters],
-    limit: 100_000,
+    limit: rows <= LIVE_ROWS_MAX ? LIVE_ROWS_MAX : ROWS_MAX,
   };
 }
 
