@@ -314,9 +314,14 @@ impl WindowView {
     /// (directory entry, its start, bucket) of what is read of a block.
     fn starts_read<'a>(&'a self, block: &'a Block, folded: bool) -> impl Iterator<Item = (usize, i64, u32)> + 'a {
         let columns = block.columns();
+        // Starts and slices both ascend.
+        let mut next = self.slices.partition_point(|s| s.to_ms <= block.first_ms);
         (0..columns.starts.len()).filter_map(move |at| {
             let start_ms = columns.start_ms(at);
-            let slice = slice_at(&self.slices, start_ms)?;
+            while self.slices.get(next).is_some_and(|s| s.to_ms <= start_ms) {
+                next += 1;
+            }
+            let slice = self.slices.get(next).filter(|s| s.from_ms <= start_ms)?;
             let is_read = block.grain == slice.grain || (block.grain < slice.grain && !folded);
             is_read.then_some((at, start_ms, slice.bucket))
         })
