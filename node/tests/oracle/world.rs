@@ -103,9 +103,9 @@ impl World {
             config.dedup.horizon = Period::ms(horizon as u64);
             config.metrics = metrics.iter().map(|m| m.definition.clone()).collect();
             if small_log {
-                // Snapshots after every few batches.
+                // Snapshots after every few batches. It has to hold some of the largest: the file that is written to cannot go.
                 config.log.segment = ByteSize::kib(16);
-                config.log.max = ByteSize::kib(64);
+                config.log.max = ByteSize::kib(256);
             }
         })
         .await;
