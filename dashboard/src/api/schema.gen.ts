@@ -239,6 +239,30 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/live": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Watch answers
+         * @description The answers of several queries, and what changes in them within a second, as server-sent events. `event: snapshot` has `{"query": i, "answer": {…}}`; `event: delta`
+         *     has `{"query": i, "changed": […], "removed": […], "cursor": …, "receipt": {…}}`: whole rows that are new or changed, and time and group of those that went, which
+         *     is also what tells rows apart; their order is that of the query. `event: problem` has `{"query": i, "problem": {…}}`: there is no newer answer until the next event of that
+         *     query. `event: heartbeat` comes when there was nothing else for a while. A client that comes again with the last `id` is told what changed meanwhile, if the node
+         *     knows; else it gets a snapshot. One that reads slowly is told of several changes at once.
+         */
+        get: operations["watch_answers"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/metrics": {
         parameters: {
             query?: never;
@@ -316,6 +340,29 @@ export interface paths {
          * @description Accepted events as they come, as server-sent events: `event: event` with one event as JSON, `event: lagged` with `{"missed": n}` when the client was too slow.
          */
         get: operations["watch_events"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/ws": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Watch answers over a WebSocket
+         * @description The same as `/v1/live`, with queries that come and go. Send `{"subscribe": "metric=page_view&range=1h", "id": "a"}`, with `"last_event_id"` to go on from where an
+         *     earlier one was, and `{"unsubscribe": "a"}`; receive `{"type": "snapshot", "id": "a", "event_id": …, "answer": {…}}`, `{"type": "delta", "id": "a", "event_id": …,
+         *     "changed": […], "removed": […], "cursor": …, "receipt": {…}}`, `{"type": "error", "id": "a", "problem": {…}}`, `{"type": "heartbeat"}`. Pages of other origins
+         *     are refused unless `http.cors_origins` names theirs.
+         */
+        get: operations["watch_answers_over_websocket"];
         put?: never;
         post?: never;
         delete?: never;
@@ -2311,6 +2358,139 @@ export interface operations {
             };
         };
     };
+    watch_answers: {
+        parameters: {
+            query: {
+                /** @description The `id` of the last event that the client has, for those that cannot send it as `Last-Event-ID`. */
+                last_event_id?: string;
+                /** @description The query string of a `GET /v1/query`, encoded once more; events name it by its place, from 0. */
+                query: string[];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A stream without end. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": string;
+                };
+            };
+            /** @description `bad_request`: the request cannot be understood. */
+            400: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "bad_request";
+                    };
+                };
+            };
+            /** @description `unknown_metric`: unknown metric. */
+            404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "unknown_metric";
+                    };
+                };
+            };
+            /** @description The address is over 64 KiB. No body. */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `bad_parameter`: a parameter is not valid. `bad_range`: the time range is not valid. `bad_time_zone`: unknown time zone. `grain_unavailable`: that detail is not kept. `too_many_cells`: the answer would be too large. `too_many_points`: the step is too fine for the range. `unknown_dimension`: unknown dimension. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "bad_parameter" | "bad_range" | "bad_time_zone" | "grain_unavailable" | "too_many_cells" | "too_many_points" | "unknown_dimension";
+                    };
+                };
+            };
+            /** @description `overloaded`: the node is busy. `rate_limited`: this client asks for too much. */
+            429: {
+                headers: {
+                    "Retry-After": components["headers"]["RetryAfter"];
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "overloaded" | "rate_limited";
+                    };
+                };
+            };
+            /** @description The head of the request is over 256 KiB. No body. */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `internal`: internal error. */
+            500: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "internal";
+                    };
+                };
+            };
+            /** @description `shard_unavailable`: a shard cannot be reached. `shutting_down`: the node is shutting down. `storage_failed`: a shard stopped after a storage error. `write_not_visible`: the token's write cannot be seen. */
+            503: {
+                headers: {
+                    "Retry-After": components["headers"]["RetryAfter"];
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "shard_unavailable" | "shutting_down" | "storage_failed" | "write_not_visible";
+                    };
+                };
+            };
+            /** @description `query_timeout`: the query took too long. */
+            504: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "query_timeout";
+                    };
+                };
+            };
+        };
+    };
     list_metrics: {
         parameters: {
             query?: never;
@@ -2889,6 +3069,92 @@ export interface operations {
                 content: {
                     "text/event-stream": string;
                 };
+            };
+            /** @description `bad_request`: the request cannot be understood. */
+            400: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "bad_request";
+                    };
+                };
+            };
+            /** @description The address is over 64 KiB. No body. */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `bad_parameter`: a parameter is not valid. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "bad_parameter";
+                    };
+                };
+            };
+            /** @description `overloaded`: the node is busy. `rate_limited`: this client asks for too much. */
+            429: {
+                headers: {
+                    "Retry-After": components["headers"]["RetryAfter"];
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "overloaded" | "rate_limited";
+                    };
+                };
+            };
+            /** @description The head of the request is over 256 KiB. No body. */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `internal`: internal error. */
+            500: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "internal";
+                    };
+                };
+            };
+        };
+    };
+    watch_answers_over_websocket: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The socket is open. */
+            101: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description `bad_request`: the request cannot be understood. */
             400: {
