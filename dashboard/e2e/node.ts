@@ -74,15 +74,6 @@ export class TestNode {
     });
     expect((await response.json()).count).toBe(events.length);
   }
-
-  /** Whether it pushes; older ones are polled. */
-  async isPushing(): Promise<boolean> {
-    const abort = new AbortController();
-    const query = encodeURIComponent("metric=*&range=1h");
-    const response = await fetch(`${this.url}/v1/live?query=${query}`, { signal: abort.signal });
-    abort.abort();
-    return response.ok;
-  }
 }
 
 /** What the browser complained about: refused styles and scripts, errors of the page. Connections that fail are part of some tests. */

@@ -61,7 +61,6 @@ test("what is refused is on the page of dead letters and can be sent again", asy
 });
 
 test("an event is on the screen within a second of its ack", async ({ page, node }) => {
-  test.skip(!(await node.isPushing()), "this node does not push");
   await page.goto(node.url);
   await expect(page.getByRole("status").filter({ hasText: "Live" })).toBeVisible();
   const before = Number(await page.getByTestId("active-users").textContent());
