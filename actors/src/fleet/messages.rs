@@ -7,12 +7,11 @@ use bytes::Bytes;
 use rkyv::util::AlignedVec;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tallymesh_protocol::command::ShardSettings;
 use tallymesh_protocol::hash::ShardId;
 use tallymesh_protocol::limits::SHARDS_MAX;
 
 use super::meta::MetaCommand;
-use crate::mesh::{AppendError, MetricUse, PartOutcome, ShardStatus};
+use crate::mesh::{AppendError, PartOutcome, ShardStatus};
 use crate::peer::{Refusal, RefusalCode};
 
 const VERSION: u8 = 1;
@@ -59,7 +58,7 @@ pub enum Ask {
     Status,
     /// Names of all events that these shards have. Answered by strings.
     EventNames { shards: Vec<u16> },
-    /// Answered by [`MetricUse`]s over these shards.
+    /// What the catalogue needs of these shards. Answered by [`crate::mesh::Uses`].
     MetricUses { shards: Vec<u16> },
 }
 
@@ -102,11 +101,7 @@ pub struct ReplicaReport {
     pub status: ShardStatus,
     /// Of the state at `status.applied_index`, for comparison with other replicas; none while it is busy.
     pub checksum: Option<u64>,
-    pub settings: Option<ShardSettings>,
 }
-
-/// What the catalogue needs of a metric.
-pub type MetricUses = Vec<MetricUse>;
 
 pub fn encode_parts<'a>(parts: impl ExactSizeIterator<Item = (ShardId, &'a Bytes)> + Clone) -> Bytes {
     let size = ALIGN + parts.clone().map(|(_, bytes)| ALIGN + bytes.len().next_multiple_of(ALIGN)).sum::<usize>();

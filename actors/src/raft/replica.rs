@@ -57,6 +57,14 @@ pub struct OpenReplica {
     pub stop: StopReason,
 }
 
+/// Who leads, as one replica sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leadership {
+    pub leader: Option<u64>,
+    pub leads: bool,
+    pub term: u64,
+}
+
 /// A group as one of its replicas sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Group {
@@ -169,7 +177,12 @@ impl RaftReplica {
 
     /// Who is in the group, and how far they are.
     pub fn group(&self) -> Group {
-        let metrics = self.raft.metrics();
+        Self::group_of(&self.raft)
+    }
+
+    /// The same of a group that is no shard's.
+    pub fn group_of(raft: &Raft<ShardRaft>) -> Group {
+        let metrics = raft.metrics();
         let metrics = metrics.borrow();
         let membership = metrics.membership_config.membership();
         let matched = metrics.replication.iter().flatten();
@@ -183,6 +196,14 @@ impl RaftReplica {
             is_joint: membership.get_joint_config().len() > 1,
             matched: matched.map(|(member, id)| (*member, id.map_or(0, |id| id.index))).collect(),
         }
+    }
+
+    /// The part of [`Self::group`] that every request asks for.
+    pub fn leadership(&self) -> Leadership {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let leads = metrics.state == ServerState::Leader && metrics.running_state.is_ok();
+        Leadership { leader: metrics.current_leader, leads, term: metrics.current_term }
     }
 
     /// One step of a change of who is in the group.
