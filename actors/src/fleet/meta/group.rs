@@ -19,7 +19,7 @@ use crate::raft::{Blocking, DurableIndex, LogStore, Peer, ShardRaft, StopReason,
 use crate::replicator::ReplicatorError;
 
 /// The group's number among those that share the node's log; no shard has it.
-pub const META: ShardId = ShardId(u16::MAX);
+pub const META: ShardId = ShardId(u16::MAX - 1);
 /// Nodes that vote in the group; the others only follow it.
 pub const META_VOTERS_MAX: usize = 5;
 /// Entries after which the state is saved, so that the group never holds the log back.
