@@ -57,6 +57,8 @@ impl MetaGroup {
         let config = config.validate().map_err(|e| e.to_string())?;
         let raft = Raft::new(me, Arc::new(config), network, log, machine.clone()).await;
         let raft = raft.map_err(|e| stop.get().unwrap_or_else(|| e.to_string()))?;
+        // As of every group of a fleet.
+        raft.runtime_config().elect(false);
         Ok(Self { me, raft, machine, stop })
     }
 
