@@ -28,11 +28,12 @@ mod link;
 mod registry;
 pub mod rpc;
 mod session;
+mod source;
 mod transport;
 mod wire;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -83,6 +84,8 @@ pub struct Peers {
 }
 
 struct Inner {
+    /// Where connections to peers leave from.
+    source: Option<IpAddr>,
     me: Arc<RwLock<Hello>>,
     cookie: String,
     registry: Arc<Registry>,
@@ -103,10 +106,11 @@ impl Peers {
             tracing::warn!(%listen, "peers talk in the clear on a network: whoever can read or change its packets can read and change data");
         }
         let listener = TcpListener::bind(listen).await.map_err(|error| PeerStartError::Listen { address: listen, error })?;
+        let source = listener.local_addr().map(|at| at.ip()).ok();
         let (me, registry) = (Arc::new(RwLock::new(hello)), Arc::new(Registry::default()));
         let start = Start { me: me.clone(), cookie: cookie.clone(), listener, registry: registry.clone(), handler, bulk, clock };
         let transport = Transport::start(start).await.map_err(PeerStartError::Library)?;
-        Ok(Self { inner: Arc::new(Inner { me, cookie, registry, transport }) })
+        Ok(Self { inner: Arc::new(Inner { source, me, cookie, registry, transport }) })
     }
 
     /// Who this node says it is.
@@ -164,7 +168,7 @@ impl Peers {
 
     /// Fetches files of peers.
     pub fn bulk(&self) -> BulkClient {
-        BulkClient::new(self.inner.me.clone(), &self.inner.cookie)
+        BulkClient::new(self.inner.source, self.inner.me.clone(), &self.inner.cookie)
     }
 
     /// Ends every session and stops listening. Idempotent.

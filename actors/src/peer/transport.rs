@@ -26,7 +26,7 @@ use super::limits::{CONNECT_TIME_MAX, DIAL_TICK, FRAME_BYTES_MAX, HANDSHAKE_TIME
 use super::registry::Registry;
 use super::rpc::Handler;
 use super::session::Session;
-use super::{BootId, NodeId};
+use super::{BootId, NodeId, source};
 
 /// A frame of the library around one of ours, in bytes.
 const ENVELOPE_BYTES_MAX: u64 = 1 << 10;
@@ -295,8 +295,9 @@ impl Running {
         let registry = self.start.registry.clone();
         for address in self.dialer.due(now, |node| registry.session(node).is_some()) {
             let (events, cookie, me) = (self.events.clone(), self.start.cookie.clone(), self.start.me.read().clone());
+            let source = self.start.listener.local_addr().map(|at| at.ip()).ok();
             self.tasks.spawn(async move {
-                let result = dial(&address, &cookie, &me, Purpose::Session).await;
+                let result = dial(source, &address, &cookie, &me, Purpose::Session).await;
                 let _ = events.send(Event::Dialled { address, result: result.map(|(stream, agreed)| Connected { stream, agreed }) });
             });
         }
@@ -488,8 +489,14 @@ fn endpoint_of(info: &NodeServerSessionInformation, node: NodeId, boot: BootId) 
 }
 
 /// Opens a connection to an address and makes this node known there.
-pub async fn dial(address: &str, cookie: &str, me: &Hello, purpose: Purpose) -> Result<(Box<dyn Stream>, Agreed), HandshakeError> {
-    let connected = tokio::time::timeout(CONNECT_TIME_MAX, TcpStream::connect(address)).await;
+pub async fn dial(
+    source: Option<IpAddr>,
+    address: &str,
+    cookie: &str,
+    me: &Hello,
+    purpose: Purpose,
+) -> Result<(Box<dyn Stream>, Agreed), HandshakeError> {
+    let connected = tokio::time::timeout(CONNECT_TIME_MAX, source::connect(address, source)).await;
     let mut stream = connected.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the address does not answer"))??;
     stream.set_nodelay(true)?;
     let agreed = handshake::dial(&mut stream, cookie, me, purpose).await?;

@@ -1,6 +1,7 @@
 //! The side that lacks a file.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -44,13 +45,14 @@ pub struct Progress {
 /// Fetches files of peers.
 #[derive(Clone)]
 pub struct BulkClient {
+    source: Option<IpAddr>,
     me: Arc<RwLock<Hello>>,
     cookie: Arc<str>,
 }
 
 impl BulkClient {
-    pub(in crate::peer) fn new(me: Arc<RwLock<Hello>>, cookie: &str) -> Self {
-        Self { me, cookie: cookie.into() }
+    pub(in crate::peer) fn new(source: Option<IpAddr>, me: Arc<RwLock<Hello>>, cookie: &str) -> Self {
+        Self { source, me, cookie: cookie.into() }
     }
 
     /// Fetches a file of the node at `address` from `offset` on and gives `sink` each block as it comes, checked. What the sink was given is good even if the rest
@@ -66,7 +68,7 @@ impl BulkClient {
         mut sink: impl FnMut(Bytes, Progress) -> io::Result<()> + Send,
     ) -> Result<Progress, BulkError> {
         let me = self.me.read().clone();
-        let (mut stream, agreed) = dial(address, &self.cookie, &me, Purpose::Bulk).await?;
+        let (mut stream, agreed) = dial(self.source, address, &self.cookie, &me, Purpose::Bulk).await?;
         if agreed.peer.node != node {
             return Err(BulkError::OtherNode { address: address.to_owned(), found: agreed.peer.node, wanted: node });
         }

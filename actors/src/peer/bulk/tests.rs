@@ -37,7 +37,7 @@ fn content() -> Vec<u8> {
 }
 
 fn client() -> BulkClient {
-    BulkClient::new(Arc::new(RwLock::new(hello(1))), "secret")
+    BulkClient::new(None, Arc::new(RwLock::new(hello(1))), "secret")
 }
 
 /// A server for as many connections as are given; every one is changed by `damage` on its way.
