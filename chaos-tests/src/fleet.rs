@@ -9,6 +9,7 @@ pub mod gaps;
 pub mod http;
 pub mod ledger;
 pub mod load;
+pub mod machine;
 pub mod nemesis;
 pub mod node;
 pub mod now;
@@ -21,6 +22,7 @@ pub mod verify;
 pub mod watch;
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,8 +42,18 @@ pub const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long a fleet may take to found itself, and a node to end after SIGTERM.
 pub const FOUNDED_WITHIN: Duration = Duration::from_secs(60);
 const ENDED_WITHIN: Duration = Duration::from_secs(40);
+/// Any one will do, of the length that is asked for.
+const COOKIE: &str = "only-for-tests-0123456789abcdef";
 /// Findings that are kept; the first ones tell most.
 const FINDINGS_MAX: usize = 50;
+
+/// Where a node listens, and where others dial it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    pub http: SocketAddr,
+    pub peer: SocketAddr,
+    pub advertise: SocketAddr,
+}
 
 /// What kind of fleet.
 #[derive(Clone, Debug)]
@@ -58,6 +70,8 @@ pub struct FleetOptions {
     pub settings: Vec<String>,
     /// A configuration file, as text.
     pub config: String,
+    /// Where nodes listen; each on a loopback address of its own, with the proxy between them, if this is empty.
+    pub addresses: Vec<Addresses>,
     /// Kept there; a temporary directory else, which is kept when something went wrong.
     pub dir: Option<PathBuf>,
 }
@@ -74,6 +88,7 @@ impl FleetOptions {
             binary: crate::process::binary()?,
             settings: Vec::new(),
             config: String::new(),
+            addresses: Vec::new(),
             dir: None,
         })
     }
@@ -130,7 +145,11 @@ impl Fleet {
         std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
         let config = dir.join("cluster.toml");
         std::fs::write(&config, &options.config)?;
-        let nodes = (0..options.nodes).map(|node| make_node(node, &proxy, &options, &dir, &config)).collect();
+        let addresses: Vec<Addresses> = match options.addresses.as_slice() {
+            [] => (0..options.nodes).map(|node| proxy.subnet.addresses(node)).collect(),
+            given => given.to_vec(),
+        };
+        let nodes = (0..options.nodes).map(|node| make_node(node, &addresses, &options, &dir, &config)).collect();
         Ok(Self { nodes, proxy, http: Http::new()?, options, dir, temporary: Mutex::new(temporary) })
     }
 
@@ -144,7 +163,7 @@ impl Fleet {
             node.start().await?;
         }
         fleet.all_ready(FOUNDED_WITHIN).await?;
-        if fleet.nodes.len() > 1 {
+        if fleet.nodes.len() > 1 && fleet.options.addresses.is_empty() {
             fleet.proxy.check_senders()?;
         }
         Ok(fleet)
@@ -239,18 +258,20 @@ impl Fleet {
     }
 }
 
-fn make_node(number: usize, proxy: &Proxy, options: &FleetOptions, dir: &Path, config: &Path) -> Node {
-    let (name, subnet) = (format!("n{}", number + 1), proxy.subnet);
+fn make_node(number: usize, addresses: &[Addresses], options: &FleetOptions, dir: &Path, config: &Path) -> Node {
+    let (name, own) = (format!("n{}", number + 1), addresses[number]);
     let data_dir = dir.join(&name);
     let mut args: Vec<OsString> = ["serve", "--node", &name, "--config"].map(OsString::from).to_vec();
-    args.extend([config.into(), "--data-dir".into(), data_dir.clone().into(), "--http".into(), subnet.http(number).to_string().into()]);
+    args.extend([config.into(), "--data-dir".into(), data_dir.clone().into(), "--http".into(), own.http.to_string().into()]);
     if options.nodes > 1 {
         let founders = options.founders.unwrap_or(options.nodes);
-        let founders: Vec<String> = (0..founders).map(|founder| subnet.door(founder).to_string()).collect();
-        args.extend(["--peer".into(), subnet.peer(number).to_string().into()]);
-        args.extend(["--advertise".into(), subnet.door(number).to_string().into()]);
+        let founders: Vec<String> = addresses[..founders].iter().map(|founder| founder.advertise.to_string()).collect();
+        args.extend(["--peer".into(), own.peer.to_string().into()]);
+        args.extend(["--advertise".into(), own.advertise.to_string().into()]);
         args.extend(["--join".into(), founders.join(",").into()]);
-        args.extend(["--set".into(), format!("cluster.replication={}", options.replication).into()]);
+        for setting in [format!("cluster.replication={}", options.replication), format!("peer.cookie={COOKIE}")] {
+            args.extend(["--set".into(), setting.into()]);
+        }
     }
     // A test machine's disk may be fuller than a server's.
     for setting in [format!("cluster.shards={}", options.shards), "disk.readonly_below=1MiB".to_owned()] {
@@ -259,5 +280,5 @@ fn make_node(number: usize, proxy: &Proxy, options: &FleetOptions, dir: &Path, c
     for setting in &options.settings {
         args.extend(["--set".into(), setting.into()]);
     }
-    Node::new(name.clone(), subnet.http(number), data_dir, dir.join(format!("{name}.log")), options.binary.clone(), args)
+    Node::new(name.clone(), own.http, data_dir, dir.join(format!("{name}.log")), options.binary.clone(), args)
 }

@@ -41,7 +41,9 @@ mod tests {
     async fn connections_come_from_the_given_address_where_it_reaches_the_target() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("port");
         let address = listener.local_addr().expect("address").to_string();
-        for (source, seen) in [(Some("127.0.9.7"), "127.0.9.7"), (Some("0.0.0.0"), "127.0.0.1"), (Some("10.9.8.7"), "127.0.0.1"), (None, "127.0.0.1")] {
+        for (source, seen) in
+            [(Some("127.0.9.7"), "127.0.9.7"), (Some("0.0.0.0"), "127.0.0.1"), (Some("10.9.8.7"), "127.0.0.1"), (None, "127.0.0.1")]
+        {
             let source = source.map(|source| source.parse().expect("address"));
             let (connected, accepted) = tokio::join!(connect(&address, source), listener.accept());
             assert!(connected.is_ok(), "{connected:?}");

@@ -74,13 +74,8 @@ impl CampaignOptions {
     pub fn schedule(&self) -> Vec<Step> {
         let most = (self.time.as_secs_f64() * STEPS_PER_SECOND).ceil() as usize;
         let steps = self.steps_max.unwrap_or(most);
-        let outlines = Outlines {
-            nodes: self.fleet.nodes,
-            shards: self.fleet.shards,
-            kinds: self.kinds.clone(),
-            steps,
-            lasts_max: self.lasts_max,
-        };
+        let outlines =
+            Outlines { nodes: self.fleet.nodes, shards: self.fleet.shards, kinds: self.kinds.clone(), steps, lasts_max: self.lasts_max };
         plan(self.seed, &outlines)
     }
 }
@@ -114,6 +109,30 @@ pub async fn run(options: &CampaignOptions, progress: &watch::Sender<Progress>) 
 /// # Errors
 /// Not even the first events were taken.
 pub async fn run_on(fleet: &Arc<Fleet>, options: &CampaignOptions, progress: &watch::Sender<Progress>) -> Result<Report> {
+    let by_schedule = async |load: &Arc<Load>, faults: &mut Vec<Fault>| {
+        for step in options.schedule() {
+            if load.now_ms() > options.time.as_secs_f64() * 1e3 {
+                break;
+            }
+            progress.send_modify(|progress| (progress.doing, progress.faults) = (step.to_string(), faults.len()));
+            faults.push(nemesis::step(load, &step).await?);
+        }
+        while options.steps_max.is_none() && load.now_ms() < options.time.as_secs_f64() * 1e3 && load.pause(QUIET).await {}
+        Ok(())
+    };
+    during(fleet, options, progress, by_schedule).await
+}
+
+/// Clients and the comparison at the end, around harm of any kind.
+///
+/// # Errors
+/// Not even the first events were taken. What `harm` fails with is a finding.
+pub async fn during(
+    fleet: &Arc<Fleet>,
+    options: &CampaignOptions,
+    progress: &watch::Sender<Progress>,
+    harm: impl AsyncFnOnce(&Arc<Load>, &mut Vec<Fault>) -> Result<()>,
+) -> Result<Report> {
     let (findings, began) = (Findings::default(), Instant::now());
     let watching = Arc::new(Watch::new(fleet.clone(), findings.clone(), began));
     let load = Arc::new(Load::new(fleet.clone(), watching.clone(), options.seed, findings.clone(), began));
@@ -124,20 +143,7 @@ pub async fn run_on(fleet: &Arc<Fleet>, options: &CampaignOptions, progress: &wa
 
     let mut faults = Vec::new();
     load.pause(QUIET).await;
-    for step in options.schedule() {
-        if began.elapsed() > options.time {
-            break;
-        }
-        progress.send_modify(|progress| (progress.doing, progress.faults) = (step.to_string(), faults.len()));
-        match nemesis::step(&load, &step).await {
-            Ok(fault) => faults.push(fault),
-            Err(error) => {
-                findings.add(format!("{error:#}"));
-                break;
-            }
-        }
-    }
-    while options.steps_max.is_none() && began.elapsed() < options.time && load.pause(QUIET).await {}
+    findings.check(harm(&load, &mut faults).await);
     load.pause(QUIET).await;
     let cpu_seconds = fleet.cpu_seconds().await;
     progress.send_modify(|progress| "settling".clone_into(&mut progress.doing));

@@ -18,7 +18,8 @@ pub struct Times {
 impl Times {
     pub fn of(mut times: Vec<f64>) -> Self {
         times.sort_by(f64::total_cmp);
-        let at = |q: f64| times.get(((q * times.len() as f64).ceil() as usize).clamp(1, times.len().max(1)) - 1).copied().unwrap_or_default();
+        let at =
+            |q: f64| times.get(((q * times.len() as f64).ceil() as usize).clamp(1, times.len().max(1)) - 1).copied().unwrap_or_default();
         Self { count: times.len(), p50: rounded(at(0.5)), p99: rounded(at(0.99)), max: rounded(at(1.0)) }
     }
 }
@@ -85,7 +86,14 @@ mod tests {
 
     #[test]
     fn only_acked_probes_of_the_shard_end_a_gap() {
-        let record = |ended_ms: f64, shard, outcome| Record { began_ms: ended_ms, ended_ms, node: 0, what: What::Probe { shard }, outcome, at_victim: false };
+        let record = |ended_ms: f64, shard, outcome| Record {
+            began_ms: ended_ms,
+            ended_ms,
+            node: 0,
+            what: What::Probe { shard },
+            outcome,
+            at_victim: false,
+        };
         let records =
             [record(0.0, 1, Outcome::Ok), record(50.0, 1, Outcome::Unknown), record(60.0, 2, Outcome::Ok), record(100.0, 1, Outcome::Ok)];
         assert_eq!(Acks::of(&records).gap(1, 10.0, 90.0), 100.0);

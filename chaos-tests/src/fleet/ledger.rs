@@ -179,12 +179,9 @@ mod tests {
 
     #[test]
     fn a_lost_and_a_double_count_are_found_in_acks() {
-        for (acks, good) in [
-            (vec![ack(1, 0), ack(0, 1)], true),
-            (vec![ack(0, 1)], false),
-            (vec![ack(1, 0), ack(1, 0)], false),
-            (vec![ack(1, 1)], false),
-        ] {
+        for (acks, good) in
+            [(vec![ack(1, 0), ack(0, 1)], true), (vec![ack(0, 1)], false), (vec![ack(1, 0), ack(1, 0)], false), (vec![ack(1, 1)], false)]
+        {
             let (ledger, findings, place, request) = probe();
             for ack in &acks {
                 ledger.attempt(place);

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::Fleet;
 use super::load::Load;
 use super::node::Life;
-use super::proxy::weather::{Weather, Way, between};
+use super::proxy::weather::{Way, Weather, between};
 use plan::{Kind, Step};
 
 /// All is well again within this time after a fault, or it is a finding.

@@ -24,6 +24,8 @@ pub struct Dressing {
     pub env: Vec<(OsString, OsString)>,
     /// More arguments; of settings that are there twice the last one counts.
     pub args: Vec<OsString>,
+    /// Flags whose value is another one.
+    pub flags: Vec<(&'static str, OsString)>,
 }
 
 /// Whether a node runs.
@@ -78,7 +80,7 @@ impl Node {
         writeln!(log, "---- {} starts", self.name)?;
         let mut words = process.dressing.wrapper.iter().cloned().chain([self.binary.clone().into_os_string()]);
         let mut command = Command::new(words.next().context("a program")?);
-        command.args(words).args(&self.args).args(&process.dressing.args);
+        command.args(words).args(self.args_with(&process.dressing.flags)).args(&process.dressing.args);
         // Settings of whoever runs this are not the fleet's.
         let own = std::env::vars_os().filter(|(name, _)| !name.to_string_lossy().starts_with("TALLYMESH_"));
         command.env_clear().envs(own).envs(process.dressing.env.iter().cloned());
@@ -86,6 +88,16 @@ impl Node {
         process.child = Some(command.spawn().with_context(|| format!("starting {}", self.name))?);
         process.paused = false;
         Ok(())
+    }
+
+    fn args_with(&self, flags: &[(&str, OsString)]) -> Vec<OsString> {
+        let mut args = self.args.clone();
+        for (flag, value) in flags {
+            if let Some(at) = args.iter().position(|arg| arg == flag) {
+                args[at + 1].clone_from(value);
+            }
+        }
+        args
     }
 
     pub async fn life(&self) -> Life {

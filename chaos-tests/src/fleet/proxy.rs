@@ -17,6 +17,7 @@ use rand::Rng;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinSet;
 
+use super::Addresses;
 use datagrams::{Doors, number_of};
 use weather::Forecast;
 
@@ -41,6 +42,10 @@ impl Subnet {
 
     fn address(self, host: u8, port: u16) -> SocketAddr {
         SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, self.0, self.1, host)), port)
+    }
+
+    pub fn addresses(self, node: usize) -> Addresses {
+        Addresses { http: self.http(node), peer: self.peer(node), advertise: self.door(node) }
     }
 
     pub fn http(self, node: usize) -> SocketAddr {
@@ -128,7 +133,9 @@ impl Proxy {
     pub fn check_senders(&self) -> Result<()> {
         let strangers = self.counts.strangers.lock();
         if !strangers.is_empty() {
-            bail!("connections between nodes come from {strangers:?}, not from the nodes' own addresses: faults of the network would not be seen");
+            bail!(
+                "connections between nodes come from {strangers:?}, not from the nodes' own addresses: faults of the network would not be seen"
+            );
         }
         let (streams, datagrams) = (self.counts.streams.load(Ordering::Relaxed), self.counts.datagrams.load(Ordering::Relaxed));
         if streams == 0 || datagrams == 0 {

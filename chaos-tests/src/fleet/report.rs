@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::gaps::{Acks, Times, longest, rounded, within};
+use super::gaps::{Acks, Times, longest, within};
 use super::load::{Outcome, Record, What};
 use super::nemesis::Fault;
 use super::nemesis::plan::{Kind, Step};
@@ -120,9 +120,13 @@ impl Material<'_> {
 
     /// Answers at nodes that were well: while a fault lasted or healed, and else.
     pub fn times(&self, what: impl Fn(What) -> bool, during_faults: bool) -> Times {
-        let in_fault = |record: &Record| self.faults.iter().any(|f| record.ended_ms >= f.began_ms && record.began_ms <= f.ended_ms + f.heal_ms);
+        let in_fault =
+            |record: &Record| self.faults.iter().any(|f| record.ended_ms >= f.began_ms && record.began_ms <= f.ended_ms + f.heal_ms);
         let counts = |record: &&Record| {
-            what(record.what) && !record.at_victim && in_fault(record) == during_faults && matches!(record.outcome, Outcome::Ok | Outcome::Flagged)
+            what(record.what)
+                && !record.at_victim
+                && in_fault(record) == during_faults
+                && matches!(record.outcome, Outcome::Ok | Outcome::Flagged)
         };
         Times::of(self.records.iter().filter(counts).map(|record| record.ended_ms - record.began_ms).collect())
     }
@@ -155,14 +159,25 @@ impl fmt::Display for Report {
             self.seed, self.nodes, self.replication, self.shards, self.took_s
         )?;
         writeln!(f, "events      {}, lost {}, counted twice {}", self.events, self.verdict.lost, self.verdict.twice)?;
-        writeln!(f, "compared    {} answers, {} values, {} differences", self.verdict.questions, self.verdict.values, self.verdict.differences.len())?;
+        writeln!(
+            f,
+            "compared    {} answers, {} values, {} differences",
+            self.verdict.questions,
+            self.verdict.values,
+            self.verdict.differences.len()
+        )?;
         for (name, requests) in [("writes", self.writes), ("reads", self.reads)] {
             let Requests { ok, flagged, refused, unknown } = requests;
             writeln!(f, "{name:<11} {ok} ok, {flagged} flagged, {refused} refused, {unknown} without an answer")?;
         }
         writeln!(f, "at the end  {} batches sent again", self.resent_at_end)?;
         let quiet = |times: Times| format!("p50 {} p99 {} max {} ms", times.p50, times.p99, times.max);
-        writeln!(f, "read        {} in quiet; {} during faults, at nodes that were well", quiet(self.read_ms_quiet), quiet(self.read_ms_during_faults))?;
+        writeln!(
+            f,
+            "read        {} in quiet; {} during faults, at nodes that were well",
+            quiet(self.read_ms_quiet),
+            quiet(self.read_ms_during_faults)
+        )?;
         writeln!(f, "write       {} in quiet", quiet(self.write_ms_quiet))?;
         writeln!(f, "graceful    {} failed requests", self.failed_while_graceful)?;
         writeln!(f, "leaders     {} changes, {} without a fault", self.leader_changes, self.leader_changes_unexplained)?;

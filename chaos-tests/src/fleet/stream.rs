@@ -229,7 +229,8 @@ mod tests {
                 serde_json::from_str(&request.text).expect("JSON")
             };
             assert_eq!(items.len() as u64, request.items + request.rejected.len() as u64);
-            let ids: std::collections::BTreeSet<&str> = items.iter().filter_map(|item| item["event_id"].as_str()).filter(|id| !id.ends_with("bad")).collect();
+            let ids: std::collections::BTreeSet<&str> =
+                items.iter().filter_map(|item| item["event_id"].as_str()).filter(|id| !id.ends_with("bad")).collect();
             assert_eq!(ids.len(), request.events.len());
             seen[0] += usize::from(request.items > request.events.len() as u64);
             seen[1] += request.rejected.len();

@@ -172,7 +172,9 @@ mod tests {
         let good = json!({"count": 100, "sum": 5050.0, "min": 1, "max": 100, "users": 104, "p50": 50.4, "avg": 50.5});
         let compared = compare(&answer(good.clone()), &[], &want).expect("an answer");
         assert!(compared.differences.is_empty() && compared.values == 7, "{compared:?}");
-        for (label, bad) in [("count", 99.0), ("sum", 5050.000_1), ("min", 2.0), ("max", 99.0), ("users", 105.0), ("p50", 51.0), ("avg", 50.6)] {
+        for (label, bad) in
+            [("count", 99.0), ("sum", 5_050.000_1), ("min", 2.0), ("max", 99.0), ("users", 105.0), ("p50", 51.0), ("avg", 50.6)]
+        {
             let mut values = good.clone();
             values[label] = if label == "count" { json!(bad as u64) } else { json!(bad) };
             let compared = compare(&answer(values), &[], &want).expect("an answer");
@@ -185,7 +187,8 @@ mod tests {
     fn groups_that_are_missing_or_too_many_are_found() {
         let truth = Truth { events: vec![event(1, 1.0), event(1, 2.0)] };
         let want = truth.tally(|event| Some(vec![event.value.map(|value| value.to_string())]));
-        let answer = json!({"data": [{"group": {"v": "1"}, "values": {"count": 2}}, {"group": {"v": "3"}, "values": {"count": 5}}], "receipt": {}});
+        let answer =
+            json!({"data": [{"group": {"v": "1"}, "values": {"count": 2}}, {"group": {"v": "3"}, "values": {"count": 5}}], "receipt": {}});
         let compared = compare(&answer, &["v"], &want).expect("an answer");
         assert_eq!((compared.lost, compared.twice, compared.differences.len()), (1, 6, 3), "{compared:?}");
     }

@@ -96,7 +96,8 @@ fn questions(truth: &Truth) -> Vec<Question> {
             questions.push(stepped);
         }
         if number != PROBE {
-            let want = truth.tally(|event| is_it(event).then(|| vec![Some(start_of(event, DAY_MS)), event.country_name().map(str::to_owned)]));
+            let want =
+                truth.tally(|event| is_it(event).then(|| vec![Some(start_of(event, DAY_MS)), event.country_name().map(str::to_owned)]));
             let mut both = question(name, "count,max,p90,sessions", &["country_code"], &range, want);
             both.query.push(("step", "1d".to_owned()));
             both.labels.insert(0, "time");
@@ -104,9 +105,8 @@ fn questions(truth: &Truth) -> Vec<Question> {
         }
     }
     let purchase = |event: &Event| NAMES[usize::from(event.name)].0 == "purchase";
-    let by_plan = truth.tally(|event| {
-        purchase(event).then(|| vec![Some(event.plan_name().to_owned()), event.country_name().map(str::to_owned)])
-    });
+    let by_plan =
+        truth.tally(|event| purchase(event).then(|| vec![Some(event.plan_name().to_owned()), event.country_name().map(str::to_owned)]));
     questions.push(question(REVENUE, EVERYTHING, &["plan", "country_code"], &[], by_plan));
     questions.retain(|question| !question.want.is_empty());
     questions

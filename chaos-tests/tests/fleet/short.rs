@@ -18,6 +18,16 @@ async fn passes(options: CampaignOptions) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_keep_their_promises_through_kills_pauses_cuts_and_restarts() -> Result<()> {
+    let mut options = CampaignOptions::new(3, 2)?;
+    options.kinds =
+        vec![Kind::KillLeader, Kind::Pause, Kind::Isolate, Kind::OneWay, Kind::NonTransitive, Kind::Restart, Kind::Kill, Kind::Wipe];
+    options.steps_max = Some(8);
+    options.lasts_max = Duration::from_secs(4);
+    passes(options).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_node_keeps_its_promises_through_kills_and_pauses() -> Result<()> {
     let mut options = CampaignOptions::new(1, 1)?;
     options.kinds = vec![Kind::KillLeader, Kind::Pause];

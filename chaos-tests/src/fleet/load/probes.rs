@@ -30,7 +30,8 @@ pub async fn find_keys(load: &Load, shards: u16) -> Result<Vec<u16>> {
         let batch = Batch { writer: FIRST_PROBE - 1, number: key.into(), made_ms: wall_ms(), shape: Shape::Probe { key } };
         let (place, request) = load.open(batch);
         let node = usize::from(key) % load.fleet.nodes.len();
-        let ack = load.attempt(place, &request, node, What::Write).await.context("a first event was not acked")?;
+        let ack = load.attempt(place, &request, node, What::Write).await;
+        let ack = ack.with_context(|| format!("a first event was not acked: {:?}", load.reasons()))?;
         let positions = token::positions(ack["token"].as_str().context("token")?)?;
         ensure!(positions.len() == 1, "one event lies in one shard: {positions:?}");
         keys.entry(positions[0].0).or_insert(key);
