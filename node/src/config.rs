@@ -4,6 +4,7 @@
 
 mod check;
 mod layers;
+mod peer;
 mod sections;
 pub mod units;
 
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 
 pub use check::Warning;
 pub use layers::{ENV_PREFIX, Sources};
+pub use peer::{Peer, PeerAccess, Secret};
 pub use sections::{
     Cache, Cardinality, Clients, Cluster, Config, DeadLetters, Dedup, Disk, Http, Ingest, Live, Log, LogFormat, Logs, Node, Query,
     Retention, Tail, Windows,

@@ -20,6 +20,7 @@ impl Config {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         self.check_cluster()?;
         self.check_http()?;
+        self.peer.check()?;
         self.check_clients()?;
         self.check_ingest()?;
         self.check_storage()?;
@@ -36,6 +37,7 @@ impl Config {
         if self.retention.raw != Keep::For(Period::ZERO) {
             warnings.push(Warning("retention.raw is set, but this version keeps no raw events; rollups are kept as configured".to_owned()));
         }
+        warnings.extend(self.peer.warnings());
         warnings
     }
 
@@ -197,7 +199,7 @@ impl Config {
 /// Metrics that may have a budget of their own: each is in every shard's settings.
 const OWN_BUDGETS_MAX: usize = 1_000;
 
-fn invalid<T>(key: &'static str, problem: impl Into<String>) -> Result<T, ConfigError> {
+pub(super) fn invalid<T>(key: &'static str, problem: impl Into<String>) -> Result<T, ConfigError> {
     Err(ConfigError::Invalid { key, problem: problem.into() })
 }
 

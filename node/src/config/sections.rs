@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use tallymesh_protocol::cardinality::CardinalityBudget;
 use tallymesh_protocol::definition::MetricDefinition;
 
+use super::peer::Peer;
 use super::units::{ByteSize, Keep, OrAuto, Period};
 
 /// Everything an operator may set.
@@ -15,6 +16,7 @@ pub struct Config {
     pub cluster: Cluster,
     pub node: Node,
     pub http: Http,
+    pub peer: Peer,
     pub clients: Clients,
     pub ingest: Ingest,
     pub windows: Windows,
