@@ -210,12 +210,12 @@ impl Fleet {
     pub async fn until(&self, what: &str, patience: Duration, mut holds: impl AsyncFnMut() -> Result<(), String>) -> Result<Duration> {
         let began = Instant::now();
         loop {
-            let Err(missing) = holds().await else { return Ok(began.elapsed()) };
             for node in &self.nodes {
                 if let Some(status) = node.ended().await {
                     bail!("{} ended by itself ({status}) while waiting until {what}\n{}", node.name, self.logs());
                 }
             }
+            let Err(missing) = holds().await else { return Ok(began.elapsed()) };
             if began.elapsed() > patience {
                 bail!("not true after {patience:?} that {what}: {missing}\n{}", self.logs());
             }
