@@ -7,17 +7,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
+use openraft::Raft;
 use tallymesh_protocol::hash::ShardId;
 use tokio::sync::watch as channel;
 
 use super::messages::{self, Ask, Beat};
 use super::meta::group::META;
 use super::{Fleet, Inner};
-use crate::raft::{Group, RaftReplica};
+use crate::raft::{Group, RaftReplica, ShardRaft};
 
 /// How often each member is asked for a sign of life.
 const BEAT_INTERVAL: Duration = Duration::from_millis(250);
-const BEAT_TIME_MAX: Duration = Duration::from_millis(500);
+const BEAT_TIME_MAX: Duration = Duration::from_millis(1_000);
 /// How often groups are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(40);
 /// A lost leader's first heir waits so long: the session may be back at once.
@@ -30,6 +31,8 @@ const AGAIN_AFTER: Duration = Duration::from_millis(120);
 const AGAIN_DOUBLINGS_MAX: u32 = 4;
 /// A leader that is connected must say that it leads within this time.
 const MUTE_TIME_MAX: Duration = Duration::from_millis(1_500);
+/// Nor is one lost that wrote or beat within this time, whatever it says; a slow machine is no dead one.
+const HEARD_TIME_MAX: Duration = Duration::from_millis(1_500);
 const LOST_TIME_MAX: Duration = Duration::from_millis(200);
 
 /// How a group's leader stands, as a follower sees it.
@@ -123,10 +126,16 @@ impl Fleet {
     }
 
     /// Whether this node, too, does without a leader.
-    pub(super) fn has_lost(&self, shard: ShardId) -> bool {
-        let known = if shard == META { self.meta().map(|meta| meta.leader()) } else { self.replica(shard).map(|r| r.leadership().leader) };
+    pub(super) async fn has_lost(&self, shard: ShardId) -> bool {
+        let raft = if shard == META { self.meta().map(|meta| meta.raft().clone()) } else { self.replica(shard).map(|r| r.raft().clone()) };
         // Who has no replica has no leader to lose.
-        known.is_none_or(|leader| self.seen(shard, leader, &self.connected(), self.now()) != Seen::Leads)
+        let Some(raft) = raft else { return true };
+        let leader = raft.metrics().borrow().current_leader;
+        match self.seen(shard, leader, &self.connected(), self.now()) {
+            Seen::Leads => false,
+            Seen::Gone => true,
+            Seen::Mute => !RaftReplica::hears_leader(&raft, HEARD_TIME_MAX).await,
+        }
     }
 }
 
@@ -174,10 +183,11 @@ fn look(fleet: &Fleet, losses: &mut Losses) {
     let me = fleet.inner.me;
     for (shard, replica) in fleet.replicas() {
         let group = replica.group();
+        fleet.note_lead(shard, group.leads.then_some(group.term));
         let order = state.placement.get(usize::from(shard.0)).map(|placement| placement.replicas.clone()).unwrap_or_default();
         let seen = fleet.seen(shard, group.leader, &connected, now);
         if losses.look(shard, &group, seen, me, &connected, &order, now) {
-            stand(fleet.inner.clone(), shard, group, Stander::Shard(replica));
+            stand(fleet.inner.clone(), shard, group, replica.raft().clone());
         }
     }
     if let Some(meta) = fleet.meta() {
@@ -185,20 +195,18 @@ fn look(fleet: &Fleet, losses: &mut Losses) {
         let seen = fleet.seen(META, group.leader, &connected, now);
         let order: Vec<u64> = group.voters.iter().copied().collect();
         if losses.look(META, &group, seen, me, &connected, &order, now) {
-            stand(fleet.inner.clone(), META, group, Stander::Meta);
+            stand(fleet.inner.clone(), META, group, meta.raft().clone());
         }
     }
 }
 
-enum Stander {
-    Shard(Arc<RaftReplica>),
-    Meta,
-}
-
-/// Asks the other voters whether they, too, have lost the leader, and stands if so.
-fn stand(inner: Arc<Inner>, shard: ShardId, group: Group, stander: Stander) {
+/// Makes sure that the leader is lost, asks the other voters whether they think so too, and stands if they do.
+fn stand(inner: Arc<Inner>, shard: ShardId, group: Group, raft: Raft<ShardRaft>) {
     let fleet = Fleet { inner };
     tokio::spawn(async move {
+        if !fleet.has_lost(shard).await {
+            return;
+        }
         let others = group.voters.iter().copied().filter(|member| *member != fleet.inner.me && Some(*member) != group.leader);
         let ask = Ask::Lost { shard: shard.0 };
         let answers = join_all(others.map(|member| fleet.ask(member, ask.clone(), LOST_TIME_MAX))).await;
@@ -207,14 +215,8 @@ fn stand(inner: Arc<Inner>, shard: ShardId, group: Group, stander: Stander) {
             return;
         }
         tracing::info!(%shard, lost = ?group.leader, term = group.term, "standing for election");
-        match stander {
-            Stander::Shard(replica) => replica.stand().await,
-            Stander::Meta => {
-                if let Some(meta) = fleet.meta() {
-                    let _ = meta.raft().trigger().elect().await;
-                }
-            }
-        }
+        // A group that has ended elects nobody.
+        let _ = raft.trigger().elect().await;
     });
 }
 
