@@ -56,7 +56,7 @@ oracle: ## Random nodes against a plain count: make oracle WORLDS=1000 (SEED=7 W
 	TALLYMESH_ORACLE_WORLDS=$(or $(WORLDS),200) $(if $(SEED),TALLYMESH_ORACLE_SEED=$(SEED)) \
 		cargo test --locked --package tallymesh-node --test it answers_of_a_whole_node -- --nocapture
 
-fuzz: ## One fuzz target for minutes of CPU time: make fuzz TARGET=events|queries|batches|segments MINUTES=5
+fuzz: ## One fuzz target for minutes of CPU time: make fuzz TARGET=events|queries|batches|segments|wire MINUTES=5
 	ops/fuzz/run.sh $(TARGET) $(MINUTES)
 
 fuzz-merge: ## Keep the least of what a run found that covers as much: make fuzz-merge TARGET=events
