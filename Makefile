@@ -63,7 +63,7 @@ chaos: build ## A fleet under faults for minutes, then the machine's own faults 
 	TALLYMESH_BIN=$(CARGO_TARGET_DIR)/release/tallymesh \
 		cargo test --locked --package tallymesh-chaos-tests --test machine -- --ignored --nocapture --test-threads=1
 
-fuzz: ## One fuzz target for minutes of CPU time: make fuzz TARGET=events|queries|batches|segments MINUTES=5
+fuzz: ## One fuzz target for minutes of CPU time: make fuzz TARGET=events|queries|batches|segments|wire MINUTES=5
 	ops/fuzz/run.sh $(TARGET) $(MINUTES)
 
 fuzz-merge: ## Keep the least of what a run found that covers as much: make fuzz-merge TARGET=events
