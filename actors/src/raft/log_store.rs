@@ -10,6 +10,7 @@ use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{Entry, LogState, OptionalSend, RaftLogReader, StorageIOError, Vote};
 use tallymesh_protocol::hash::ShardId;
 use tallymesh_storage::StorageError;
+use tallymesh_storage::planted::{self, Bug};
 use tallymesh_storage::wal::{Done, Wal};
 use tokio::sync::{oneshot, watch};
 
@@ -35,6 +36,10 @@ impl StopReason {
         if self.reason.set(error.to_string()).is_ok() {
             tracing::error!(shard = self.shard.0, %error, "shard stopped");
         }
+    }
+
+    pub fn shard(&self) -> ShardId {
+        self.shard
     }
 
     pub fn get(&self) -> Option<String> {
@@ -156,7 +161,14 @@ impl RaftLogStorage<ShardRaft> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote<u64>) -> Result<(), RaftStorageError> {
+        if planted::has(Bug::VoteNotPersisted) {
+            return Ok(());
+        }
         let bytes = codec::encode_vote(vote).map_err(|e| self.failed(StorageIOError::write_vote, &e))?;
+        if planted::has(Bug::VoteNotAwaited) {
+            self.wal.vote(self.shard.0, bytes, Box::new(drop));
+            return Ok(());
+        }
         self.synced(StorageIOError::write_vote, |wal, done| wal.vote(self.shard.0, bytes, done)).await
     }
 
@@ -211,7 +223,9 @@ impl RaftLogStorage<ShardRaft> for LogStore {
     /// between the two would leave neither.
     async fn purge(&mut self, log_id: LogId) -> Result<(), RaftStorageError> {
         let mut durable = self.durable.clone();
-        durable.reaches(log_id.index).await.map_err(|e| self.failed(StorageIOError::write_logs, &e))?;
+        if !planted::has(Bug::PurgeBeforeDurable) {
+            durable.reaches(log_id.index).await.map_err(|e| self.failed(StorageIOError::write_logs, &e))?;
+        }
         self.synced(StorageIOError::write_logs, |wal, done| wal.purge(self.shard.0, log_id.index, codec::encode_log_id(&log_id), done))
             .await?;
         self.purged = self.purged.max(Some(log_id));

@@ -7,10 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use xxhash_rust::xxh3::xxh3_64;
 
+use super::incoming::PART_SUFFIX;
 use super::{FileRef, ImmutableFiles};
 use crate::StorageError;
 use crate::disk::Disk;
+use crate::planted::{self, Bug};
 
 const MANIFEST: &str = "snapshot";
 const MANIFEST_TEMPORARY: &str = "snapshot.tmp";
@@ -18,23 +21,25 @@ const MANIFEST_TEMPORARY: &str = "snapshot.tmp";
 /// Handle on a shard's directory; clones share it.
 #[derive(Clone)]
 pub struct ShardFiles {
-    disk: Arc<dyn Disk>,
-    dir: Arc<Path>,
-    shared: Arc<Shared>,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) dir: Arc<Path>,
+    pub(super) shared: Arc<Shared>,
 }
 
-struct Shared {
+pub(super) struct Shared {
     /// Number of the next file; numbers are never used twice.
-    next: AtomicU64,
-    committed: Mutex<Committed>,
+    pub(super) next: AtomicU64,
+    pub(super) committed: Mutex<Committed>,
 }
 
 #[derive(Default)]
-struct Committed {
+pub(super) struct Committed {
     /// Order of the manifest that is durable, if there is one.
     order: Option<u64>,
     /// Files that it names.
-    live: BTreeSet<String>,
+    pub(super) live: BTreeSet<String>,
+    /// Files that a snapshot names which is to be installed: they stay, or are on their way.
+    pub(super) expected: BTreeSet<String>,
     /// Set by a failed sync or rename: which manifest would survive a power cut is not known any more.
     poisoned: Option<String>,
 }
@@ -93,11 +98,12 @@ impl ShardFiles {
     pub fn adopt(&self, order: Option<u64>, live: BTreeSet<String>) -> Result<(), StorageError> {
         let mut committed = self.shared.committed.lock();
         for name in self.disk.list(&self.dir).map_err(|e| StorageError::io("list", &*self.dir, e))? {
-            if name == MANIFEST_TEMPORARY || (number_of(&name).is_some() && !live.contains(&name)) {
+            let is_ours = number_of(&name).is_some() || name.ends_with(PART_SUFFIX);
+            if name == MANIFEST_TEMPORARY || (is_ours && !live.contains(&name)) {
                 self.remove(&name)?;
             }
         }
-        *committed = Committed { order, live, poisoned: None };
+        *committed = Committed { order, live, ..Committed::default() };
         Ok(())
     }
 
@@ -106,7 +112,7 @@ impl ShardFiles {
         ShardWriter { files: self.clone(), written: Vec::new() }
     }
 
-    fn remove(&self, name: &str) -> Result<(), StorageError> {
+    pub(super) fn remove(&self, name: &str) -> Result<(), StorageError> {
         let path = self.dir.join(name);
         match self.disk.remove(&path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StorageError::io("remove", path, e)),
@@ -118,13 +124,16 @@ impl ShardFiles {
         let path = self.dir.join(name);
         let mut file = self.disk.create(&path).map_err(|e| StorageError::io("create", &path, e))?;
         file.append(bytes).map_err(|e| StorageError::io("write", &path, e))?;
+        if planted::has(Bug::SnapshotFilesNotSynced) {
+            return Ok(());
+        }
         file.sync().map_err(|e| {
             self.poison(&e);
             StorageError::io("sync", &path, e)
         })
     }
 
-    fn poison(&self, error: &std::io::Error) {
+    pub(super) fn poison(&self, error: &std::io::Error) {
         self.shared.committed.lock().poisoned.get_or_insert_with(|| error.to_string());
     }
 
@@ -138,7 +147,8 @@ impl ImmutableFiles for ShardFiles {
         if let Some(why) = &self.shared.committed.lock().poisoned {
             return Err(StorageError::Poisoned(why.clone()));
         }
-        let name = format!("{kind}-{:016x}", self.shared.next.fetch_add(1, Ordering::Relaxed));
+        // Numbers tell a directory's own files apart, hashes those of replicas, which count alike and hand their files to each other.
+        let name = format!("{kind}-{:016x}-{:016x}", self.shared.next.fetch_add(1, Ordering::Relaxed), xxh3_64(bytes));
         if let Err(error) = self.write_synced(&name, bytes) {
             // Best effort: the next start removes what stays.
             let _ = self.remove(&name);
@@ -185,24 +195,39 @@ impl ShardWriter {
     /// # Errors
     /// The disk's; after a failed sync or rename nothing is accepted any more. [`StorageError::Invalid`] when it names a file that another
     /// snapshot's commit has removed since it was planned: plan again.
-    pub fn commit(mut self, order: u64, manifest: &[u8], live: BTreeSet<String>) -> Result<Commit, StorageError> {
+    pub fn commit(self, order: u64, manifest: &[u8], live: BTreeSet<String>) -> Result<Commit, StorageError> {
+        self.commit_with(order, manifest, live, false)
+    }
+
+    /// As [`Self::commit`], for another replica's manifest; the files that came for it ([`ShardFiles::expect`]) are as good as written here.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub fn commit_received(self, order: u64, manifest: &[u8], live: BTreeSet<String>) -> Result<Commit, StorageError> {
+        self.commit_with(order, manifest, live, true)
+    }
+
+    fn commit_with(mut self, order: u64, manifest: &[u8], live: BTreeSet<String>, is_received: bool) -> Result<Commit, StorageError> {
         let files = self.files.clone();
         let mut committed = files.shared.committed.lock();
         if let Some(why) = &committed.poisoned {
             return Err(StorageError::Poisoned(why.clone()));
         }
-        if let Some(by) = committed.order.filter(|&durable| durable > order) {
+        if let Some(by) = committed.order.filter(|&durable| durable > order && !planted::has(Bug::OlderSnapshotOverwrites)) {
             return Ok(Commit::Superseded { by });
         }
-        let is_new = |name: &str| self.written.iter().any(|f| f.name == name);
+        let has_come = |name: &str| is_received && committed.expected.contains(name);
+        let is_new = |name: &str| has_come(name) || self.written.iter().any(|f| f.name == name);
         if let Some(gone) = live.iter().find(|name| !committed.live.contains(*name) && !is_new(name)) {
             return Err(StorageError::Invalid(format!("the snapshot names {gone}, which another one has replaced meanwhile")));
         }
         files.replace_manifest(manifest, &mut committed, &mut self)?;
-        let unnamed = |name: &String| !live.contains(name);
-        let old = committed.live.iter().chain(self.written.iter().map(|f| &f.name)).filter(|n| unnamed(n)).cloned().collect::<Vec<_>>();
+        let expected = if is_received { BTreeSet::new() } else { std::mem::take(&mut committed.expected) };
+        let unnamed = |name: &&String| !live.contains(*name) && !expected.contains(*name);
+        let old = committed.live.iter().chain(&committed.expected).chain(self.written.iter().map(|f| &f.name));
+        let old: BTreeSet<String> = old.filter(unnamed).cloned().collect();
         self.written.clear();
-        *committed = Committed { order: Some(order), live, poisoned: None };
+        *committed = Committed { order: Some(order), live, expected, poisoned: None };
         for name in old {
             files.remove(&name)?;
         }
@@ -257,8 +282,12 @@ impl Drop for ShardWriter {
     }
 }
 
-/// The number in the name of an immutable file.
+/// The number in the name of an immutable file, which a hash follows; not in the oldest ones.
 fn number_of(name: &str) -> Option<u64> {
-    let (kind, number) = name.rsplit_once('-')?;
-    (!kind.is_empty() && number.len() == 16).then(|| u64::from_str_radix(number, 16).ok())?
+    let last_number = |text: &str| {
+        let (kind, number) = text.rsplit_once('-')?;
+        (!kind.is_empty() && number.len() == 16).then(|| u64::from_str_radix(number, 16).ok())?
+    };
+    let last = last_number(name)?;
+    Some(name.rsplit_once('-').and_then(|(rest, _)| last_number(rest)).unwrap_or(last))
 }

@@ -105,3 +105,59 @@ fn damage_names_the_file() {
         assert!(error.contains(&file.name) && error.contains("damaged"), "{error}");
     }
 }
+
+#[test]
+fn files_of_another_replica_come_in_and_are_installed() {
+    let (_, theirs) = simulated();
+    let (disk, mine) = simulated();
+    let (own, _) = commit(&mine, 1, &[]).expect("commits");
+    let (kept, _) = commit(&theirs, 7, &[]).expect("commits");
+    let (new, _) = commit(&theirs, 8, &[&kept]).expect("commits");
+    assert_ne!(own.name, kept.name, "both are the first file of their directory");
+    let announced = [kept.clone(), new.clone()];
+    let names_of = |files: &[&FileRef]| files.iter().map(|f| f.name.clone()).collect::<std::collections::BTreeSet<_>>();
+    let live = names_of(&[&kept, &new]);
+    assert!(
+        matches!(mine.writer().commit_received(8, b"manifest 8", live.clone()), Err(StorageError::Invalid(_))),
+        "nothing was announced"
+    );
+    assert_eq!(mine.expect(&announced).expect("asks"), announced);
+    for file in &announced {
+        let bytes = theirs.read(file).expect("theirs");
+        let mut broken = mine.receive(file).expect("begins");
+        broken.append(b"x").expect("takes");
+        assert!(broken.append(&[0; 99]).is_err(), "longer than announced");
+        assert!(broken.finish().is_err(), "not what was announced");
+        let mut incoming = mine.receive(file).expect("begins again");
+        incoming.append(&bytes).expect("takes");
+        incoming.finish().expect("is whole");
+    }
+    assert!(mine.expect(&announced).expect("asks again").is_empty());
+    let (own, _) = commit(&mine, 2, &[]).expect("a snapshot of its own, meanwhile");
+    assert_eq!(mine.writer().commit_received(8, b"manifest 8", live.clone()).expect("installs"), Commit::Durable);
+    disk.crash(PowerCut { unsynced: Unsynced::Drop, seed: 3 });
+    assert_eq!(names(&disk), names_of(&[&kept, &new]).into_iter().chain(["snapshot".to_owned()]).collect::<Vec<_>>(), "{own:?} is gone");
+    let again = ShardFiles::open(Arc::new(disk.clone()), DIR).expect("opens");
+    again.adopt(Some(8), live).expect("adopts");
+    assert_eq!((again.read(&kept).expect("reads"), again.read(&new).expect("reads")), ("7".into(), "8".into()));
+}
+
+#[test]
+fn what_came_for_a_snapshot_that_is_given_up_goes() {
+    let (disk, mine) = simulated();
+    let (_, theirs) = simulated();
+    let (old, _) = commit(&theirs, 1, &[]).expect("commits");
+    mine.expect(std::slice::from_ref(&old)).expect("asks");
+    let mut incoming = mine.receive(&old).expect("begins");
+    incoming.append(&theirs.read(&old).expect("theirs")).expect("takes");
+    incoming.finish().expect("is whole");
+    let unfinished = mine.receive(&old).expect("begins");
+    assert_eq!(names(&disk).len(), 2);
+    let (new, _) = commit(&theirs, 2, &[]).expect("commits");
+    assert_eq!(mine.expect(std::slice::from_ref(&new)).expect("asks"), [new]);
+    drop(unfinished);
+    assert!(names(&disk).is_empty());
+    std::mem::forget(mine.receive(&old).expect("begins"));
+    ShardFiles::open(Arc::new(disk.clone()), DIR).expect("opens").adopt(None, Default::default()).expect("adopts");
+    assert!(names(&disk).is_empty(), "a start removes what broke off");
+}

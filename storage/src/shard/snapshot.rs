@@ -10,7 +10,8 @@ use super::manifest::Manifest;
 use super::{Counters, ShardOptions, ShardState, window_settings};
 use crate::StorageError;
 use crate::dedup::{Dedup, DedupSave, SavedDedup};
-use crate::files::{Commit, ShardFiles};
+use crate::files::{Commit, FileRef, ShardFiles};
+use crate::planted::{self, Bug};
 use crate::windows::{SavedWindows, WindowStore, WindowsSave};
 use tallymesh_protocol::command::ShardSettings;
 
@@ -83,7 +84,7 @@ impl ShardSave {
         let keys = self.keys.write(&mut writer)?;
         let dedup = self.dedup.write(&mut writer)?;
         let windows = self.windows.write(&mut writer)?;
-        let manifest = Manifest {
+        let mut manifest = Manifest {
             applied_index: self.applied_index,
             stamp_ms: self.stamp_ms,
             settings: self.settings,
@@ -93,6 +94,9 @@ impl ShardSave {
             dedup: dedup.manifest.clone(),
             windows: windows.manifest.clone(),
         };
+        if planted::has(Bug::DedupMissingFromSnapshot) {
+            manifest.dedup.runs.clear();
+        }
         let bytes = manifest.encode(last_log_meta)?;
         let written_bytes = writer.written_bytes() + bytes.len() as u64;
         let commit = writer.commit(self.applied_index, &bytes, manifest.live())?;
@@ -150,6 +154,15 @@ impl ShardState {
         Ok(Some((state, meta.to_vec())))
     }
 
+    /// Announces a manifest that is to be installed: the files that have to come before it can be ([`ShardFiles::receive`]).
+    ///
+    /// # Errors
+    /// The disk's, damage, or a version that this build does not know.
+    pub fn expect(files: &ShardFiles, manifest: &[u8]) -> Result<Vec<FileRef>, StorageError> {
+        let (decoded, _) = Manifest::decode(&files.manifest_path(), manifest)?;
+        files.expect(&decoded.files().cloned().collect::<Vec<_>>())
+    }
+
     /// Makes a manifest whose files are all here the durable one, and opens it.
     ///
     /// # Errors
@@ -157,7 +170,7 @@ impl ShardState {
     pub fn install(files: &ShardFiles, manifest: &[u8], options: ShardOptions) -> Result<(Self, Vec<u8>), StorageError> {
         let (decoded, meta) = Manifest::decode(&files.manifest_path(), manifest)?;
         let state = Self::load(&decoded, files, options)?;
-        match files.writer().commit(decoded.applied_index, manifest, decoded.live())? {
+        match files.writer().commit_received(decoded.applied_index, manifest, decoded.live())? {
             Commit::Durable => Ok((state, meta.to_vec())),
             Commit::Superseded { by } => {
                 Err(StorageError::Invalid(format!("snapshot {} comes after {by} was installed", decoded.applied_index)))
