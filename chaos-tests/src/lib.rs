@@ -1,4 +1,6 @@
-//! Faults against real processes, and the independent count that every answer is compared with. Nothing here shares code with the product.
+//! Faults against real processes, and the independent count that every answer is compared with, share no code with the product ([`process`], [`oracle`]).
+//! Replicas in a simulated world run its code unchanged ([`sim`]).
 
 pub mod oracle;
 pub mod process;
+pub mod sim;

@@ -1,0 +1,47 @@
+//! No damage without a cause: a log or a snapshot is damaged, and a replica stops, only where a disk was made to fail.
+
+use std::collections::BTreeSet;
+
+use tallymesh_storage::wal::Recovered;
+
+#[derive(Default)]
+pub struct Disks {
+    /// Nodes on whose disks bits were turned.
+    flipped: BTreeSet<u64>,
+    /// Nodes on whose disks something failed since their process began.
+    failing: BTreeSet<u64>,
+    pub found: Vec<String>,
+}
+
+impl Disks {
+    pub fn flip(&mut self, node: u64) {
+        self.flipped.insert(node);
+    }
+
+    pub fn is_flipped(&self, node: u64) -> bool {
+        self.flipped.contains(&node)
+    }
+
+    pub fn fail(&mut self, node: u64) {
+        self.failing.insert(node);
+    }
+
+    pub fn begin(&mut self, node: u64) {
+        self.failing.remove(&node);
+    }
+
+    pub fn recovered(&mut self, node: u64, recovered: &Recovered) {
+        if let Some(damage) = recovered.damage.first()
+            && !self.is_flipped(node)
+        {
+            self.found.push(format!("n{node}: {}", damage.error()));
+        }
+    }
+
+    /// A node does not start, or a replica stopped.
+    pub fn stopped(&mut self, node: u64, why: &str) {
+        if !self.is_flipped(node) && !self.failing.contains(&node) {
+            self.found.push(format!("n{node}: {why}"));
+        }
+    }
+}
