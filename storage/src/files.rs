@@ -8,7 +8,7 @@ mod tests;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-pub use incoming::Incoming;
+pub use incoming::ArrivingFile;
 pub use on_disk::{Commit, ShardFiles, ShardWriter};
 
 use crate::StorageError;

@@ -13,7 +13,7 @@ use rand_core_06::RngCore;
 use tallymesh_protocol::hash::ShardId;
 use tallymesh_storage::shard::ShardState;
 
-use super::{CommandOutcome, LogId};
+use super::{CommandOutcome, LogId, oneshot};
 
 /// Whose task this is: a node's number in a simulation. What a task spawns has the scope of the task.
 pub type Scope = u64;
@@ -158,9 +158,9 @@ impl AsyncRuntime for MeshRuntime {
     type TimeoutError = <TokioRuntime as AsyncRuntime>::TimeoutError;
     type Timeout<R, T: Future<Output = R> + OptionalSend> = <TokioRuntime as AsyncRuntime>::Timeout<R, T>;
     type ThreadLocalRng = MeshRng;
-    type OneshotSender<T: OptionalSend> = <TokioRuntime as AsyncRuntime>::OneshotSender<T>;
-    type OneshotReceiver<T: OptionalSend> = <TokioRuntime as AsyncRuntime>::OneshotReceiver<T>;
-    type OneshotReceiverError = <TokioRuntime as AsyncRuntime>::OneshotReceiverError;
+    type OneshotSender<T: OptionalSend> = oneshot::Sender<T>;
+    type OneshotReceiver<T: OptionalSend> = oneshot::Receiver<T>;
+    type OneshotReceiverError = oneshot::Lost;
 
     fn spawn<T>(future: T) -> Self::JoinHandle<T::Output>
     where
@@ -198,7 +198,7 @@ impl AsyncRuntime for MeshRuntime {
     where
         T: OptionalSend,
     {
-        TokioRuntime::oneshot()
+        oneshot::channel()
     }
 }
 

@@ -38,7 +38,8 @@ impl SnapshotFetch for Fetch {
             // A node that still starts has no files to take anything in.
             let running = node.running().ok_or("this node has not started yet")?;
             let files = running.replicas.get(&shard).map(|replica| replica.files.clone()).ok_or("no such shard")?;
-            for file in ShardState::expect(&files, &manifest).map_err(|e| e.to_string())? {
+            let named = ShardState::files_of(&files, &manifest).map_err(|e| e.to_string())?;
+            for file in files.expect(named).map_err(|e| e.to_string())? {
                 world.note(format_args!("n{me} fetches {} of n{}", file.name, from.member()));
                 bring(&world, (from.member(), me), shard, &files, &file).await?;
             }
@@ -49,9 +50,9 @@ impl SnapshotFetch for Fetch {
 }
 
 async fn bring(world: &World, (from, me): (u64, u64), shard: ShardId, files: &ShardFiles, file: &FileRef) -> Result<(), String> {
-    let mut incoming = files.receive(file).map_err(|e| e.to_string())?;
+    let mut arriving = files.arrive(file.clone()).map_err(|e| e.to_string())?;
     loop {
-        let at = incoming.received_bytes() as usize;
+        let at = arriving.bytes() as usize;
         let copies = world.net.copies(world.is_healing());
         let Some(delay) = copies.first().filter(|_| world.net.passes(from, me) && world.net.passes(me, from)) else {
             sleep(PATIENCE).await;
@@ -61,9 +62,9 @@ async fn bring(world: &World, (from, me): (u64, u64), shard: ShardId, files: &Sh
         let theirs = world.node(from).and_then(|node| node.running()).and_then(|running| Some(running.replicas.get(&shard)?.files.clone()));
         let bytes = theirs.ok_or("the sender is gone")?.read(file).map_err(|e| e.to_string())?;
         let end = (at + BLOCK_BYTES).min(bytes.len());
-        incoming.append(&bytes[at..end]).map_err(|e| e.to_string())?;
+        arriving.append(&bytes[at..end]).map_err(|e| e.to_string())?;
         if end == bytes.len() {
-            return incoming.finish().map_err(|e| e.to_string());
+            return arriving.finish().map_err(|e| e.to_string());
         }
     }
 }

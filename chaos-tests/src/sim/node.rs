@@ -46,6 +46,7 @@ pub struct Node {
     pub clock: SimClock,
     /// Of a sync, in microseconds, above the usual.
     pub slower_us: AtomicU64,
+    boots: AtomicU64,
     running: Mutex<Option<Running>>,
 }
 
@@ -84,7 +85,7 @@ impl Node {
         let ahead_ms = random.range(0, 400) as i64 - 200;
         let drift = random.range(0, 400) as i64 - 200;
         let clock = SimClock::new(world.began, ahead_ms, drift);
-        Arc::new(Self { id, disk: SimDisk::new(), clock, slower_us: AtomicU64::new(0), running: Mutex::new(None) })
+        Arc::new(Self { id, disk: SimDisk::new(), clock, slower_us: AtomicU64::new(0), boots: AtomicU64::new(0), running: Mutex::new(None) })
     }
 
     pub fn running(&self) -> Option<Running> {
@@ -107,6 +108,8 @@ impl Node {
 
     async fn open(self: &Arc<Self>, world: &Arc<World>) -> Result<Running, String> {
         let plan = &world.plan;
+        // Another number for each run of each node, as its boot id is.
+        let run = (self.id << 32) + self.boots.fetch_add(1, Ordering::Relaxed);
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         let clock = Arc::new(self.clock.clone());
         let options =
@@ -125,7 +128,7 @@ impl Node {
         for shard in (0..plan.shards).map(ShardId) {
             let (durable, covered) = DurableIndex::new(None);
             let stop = StopReason::new(shard);
-            let files = ShardFiles::open(disk.clone(), Path::new(SHARDS_DIR).join(shard.to_string())).map_err(|e| e.to_string())?;
+            let files = ShardFiles::open_for(disk.clone(), Path::new(SHARDS_DIR).join(shard.to_string()), run).map_err(|e| e.to_string())?;
             let options = ShardOptions { dedup_memory_bytes_max: plan.dedup_memory_bytes };
             let open = OpenState { files: files.clone(), options, clock: clock.clone(), blocking: Blocking::Inline, stop: stop.clone(), durable };
             let state = StateMachine::open(open).map_err(|e| e.to_string())?;
@@ -133,7 +136,8 @@ impl Node {
             let (shared, snapshots) = (state.shared(), state.snapshots());
             let networks = PeerNetworks::new(channel.clone(), shard);
             let open = OpenReplica { node: self.id, shard, log, state, stop: stop.clone() };
-            let raft = Arc::new(RaftReplica::join(open, networks).await.map_err(|e| e.to_string())?);
+            let raft = if plan.keeps_entries { RaftReplica::join_fleet(open, networks).await } else { RaftReplica::join(open, networks).await };
+            let raft = Arc::new(raft.map_err(|e| e.to_string())?);
             self.watch(world, shard, &raft);
             server.add(shard, raft.raft().clone());
             let parts = ShardParts {

@@ -66,6 +66,8 @@ pub struct Plan {
     pub cut_at_install: u64,
     /// Power goes for all at the end, when everything has been acked.
     pub cut_at_end: bool,
+    /// A little of the log stays behind a snapshot.
+    pub keeps_entries: bool,
     /// A new member votes before it has caught up.
     pub hasty: bool,
 }
@@ -117,6 +119,7 @@ impl Plan {
             cut_after_append: if r.per_mille(200) { 5 } else { 0 },
             cut_at_install: if r.per_mille(300) { 300 } else { 0 },
             cut_at_end: r.per_mille(300),
+            keeps_entries: r.per_mille(400),
             hasty: r.per_mille(200),
         }
     }

@@ -1,104 +1,96 @@
-//! Files of another replica's snapshot on their way into a shard's directory.
+//! Files of another replica's snapshot on their way into this directory, before the manifest that names them is installed.
+//!
+//! What an expected manifest names stays, whatever snapshots of this replica's own are committed meanwhile, and counts as there when the manifest is committed.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 
 use super::{FileRef, ShardFiles};
 use crate::StorageError;
 use crate::disk::DiskFile;
 
-/// What comes has this at the end of its name until it is whole; a start removes it.
-pub(super) const PART_SUFFIX: &str = ".part";
+/// What a file that has not arrived in full is called: a start removes it.
+const TEMPORARY: &str = "arriving";
 
 impl ShardFiles {
-    /// Announces a snapshot that is to be installed: of the files that it names, those that are not here. From now on no snapshot of this replica removes any
-    /// of the others, until the announced one is installed or another is announced; what had come for an earlier one is removed.
+    /// Notes that a snapshot of these files is to be installed, in place of what was noted before; those of them that are not here yet.
     ///
     /// # Errors
-    /// The disk's.
-    pub fn expect(&self, files: &[FileRef]) -> Result<Vec<FileRef>, StorageError> {
-        let mut committed = self.shared.committed.lock();
-        let names: BTreeSet<String> = files.iter().map(|f| f.name.clone()).collect();
-        for stale in committed.expected.difference(&names).filter(|name| !committed.live.contains(*name)) {
-            self.remove(stale)?;
-        }
-        committed.expected = names;
+    /// The disk's, or damage of one that is here.
+    pub fn expect(&self, files: impl IntoIterator<Item = FileRef>) -> Result<Vec<FileRef>, StorageError> {
+        let files: Vec<FileRef> = files.into_iter().collect();
+        let names: BTreeSet<String> = files.iter().map(|file| file.name.clone()).collect();
+        let no_longer = {
+            let mut committed = self.shared.committed.lock();
+            let before = std::mem::replace(&mut committed.expected, names);
+            before.into_iter().filter(|name| !committed.is_named(name)).collect::<Vec<_>>()
+        };
+        no_longer.iter().try_for_each(|name| self.remove(name))?;
         let is_here = |file: &FileRef| self.disk.len(&self.dir.join(&file.name)).is_ok_and(|bytes| bytes == file.bytes);
-        Ok(files.iter().filter(|file| !is_here(file)).cloned().collect())
+        // Names are unique for ever and over all replicas: the same name is the same content.
+        Ok(files.into_iter().filter(|file| !is_here(file)).collect())
     }
 
-    /// Begins to take in one of the files that [`Self::expect`] found missing.
+    /// Begins a file that [`Self::expect`] named.
     ///
     /// # Errors
     /// The disk's.
-    pub fn receive(&self, file: &FileRef) -> Result<Incoming, StorageError> {
-        // Two attempts at one file must not meet.
-        let attempt = self.shared.next.fetch_add(1, Ordering::Relaxed);
-        let path = self.dir.join(format!("{}.{attempt:x}{PART_SUFFIX}", file.name));
-        let writer = self.disk.create(&path).map_err(|e| StorageError::io("create", &path, e))?;
-        Ok(Incoming { files: self.clone(), file: file.clone(), path, writer, checksum: crc32fast::Hasher::new(), received_bytes: 0 })
+    pub fn arrive(&self, file: FileRef) -> Result<ArrivingFile, StorageError> {
+        let path = self.dir.join(format!("{TEMPORARY}.{}", file.name));
+        if self.disk.exists(&path) {
+            self.disk.remove(&path).map_err(|e| StorageError::io("remove", &path, e))?;
+        }
+        let open = self.disk.create(&path).map_err(|e| StorageError::io("create", &path, e))?;
+        Ok(ArrivingFile { files: self.clone(), file, path, open, bytes: 0, crc32: crc32fast::Hasher::new() })
     }
 }
 
-/// One file as it comes, in order. What is not finished is removed when it is dropped.
-pub struct Incoming {
+/// One file while it arrives.
+pub struct ArrivingFile {
     files: ShardFiles,
     file: FileRef,
     path: PathBuf,
-    writer: Box<dyn DiskFile>,
-    checksum: crc32fast::Hasher,
-    received_bytes: u64,
+    open: Box<dyn DiskFile>,
+    bytes: u64,
+    crc32: crc32fast::Hasher,
 }
 
-impl Incoming {
-    /// Where to go on after a break.
-    pub fn received_bytes(&self) -> u64 {
-        self.received_bytes
+impl ArrivingFile {
+    pub fn file(&self) -> &FileRef {
+        &self.file
+    }
+
+    /// Bytes of it that are here.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// # Errors
-    /// The disk's; more bytes than announced.
-    pub fn append(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
-        let received_bytes = self.received_bytes + bytes.len() as u64;
-        if received_bytes > self.file.bytes {
-            return Err(StorageError::Invalid(format!(
-                "{} comes with {received_bytes} bytes, announced were {}",
-                self.file.name, self.file.bytes
-            )));
-        }
-        self.writer.append(bytes).map_err(|e| StorageError::io("write", &self.path, e))?;
-        self.checksum.update(bytes);
-        self.received_bytes = received_bytes;
+    /// The disk's.
+    pub fn append(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.open.append(bytes)?;
+        self.bytes += bytes.len() as u64;
+        self.crc32.update(bytes);
         Ok(())
     }
 
-    /// Checks the whole, syncs it and gives it its name, which becomes durable with the snapshot that needs it.
+    /// Durable under its name when it returns.
     ///
     /// # Errors
-    /// The disk's; [`StorageError::Invalid`] when it is not what was announced.
+    /// The disk's, or what arrived is not what the snapshot says.
     pub fn finish(mut self) -> Result<(), StorageError> {
-        let found = (self.received_bytes, std::mem::take(&mut self.checksum).finalize());
-        if found != (self.file.bytes, self.file.crc32) {
-            return Err(StorageError::Invalid(format!(
-                "{} came as {found:x?} (bytes, checksum), announced was {:x?}",
-                self.file.name, self.file
-            )));
-        }
-        self.writer.sync().map_err(|e| {
-            self.files.poison(&e);
-            StorageError::io("sync", &self.path, e)
-        })?;
-        let path = self.files.dir.join(&self.file.name);
-        self.files.disk.rename(&self.path, &path).map_err(|e| StorageError::io("rename", &self.path, e))
-    }
-}
-
-impl Drop for Incoming {
-    fn drop(&mut self) {
-        if self.files.disk.exists(&self.path) {
-            // Best effort: the next start removes what stays.
+        let crc32 = self.crc32.finalize();
+        if self.bytes != self.file.bytes || crc32 != self.file.crc32 {
+            // Best effort: a start removes it.
             let _ = self.files.disk.remove(&self.path);
+            let FileRef { bytes, crc32: wanted, .. } = self.file;
+            let detail = format!("arrived with {} bytes and checksum {crc32:08x}, the snapshot says {bytes} and {wanted:08x}", self.bytes);
+            return Err(StorageError::damaged(self.path, 0, detail));
         }
+        self.open.sync().map_err(|e| StorageError::io("sync", &self.path, e))?;
+        drop(self.open);
+        let path = self.files.dir.join(&self.file.name);
+        self.files.disk.rename(&self.path, &path).map_err(|e| StorageError::io("rename", &path, e))?;
+        self.files.sync_dir()
     }
 }

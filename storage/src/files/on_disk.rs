@@ -7,9 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use xxhash_rust::xxh3::xxh3_64;
 
-use super::incoming::PART_SUFFIX;
 use super::{FileRef, ImmutableFiles};
 use crate::StorageError;
 use crate::disk::Disk;
@@ -28,7 +26,7 @@ pub struct ShardFiles {
 
 pub(super) struct Shared {
     /// Number of the next file; numbers are never used twice.
-    pub(super) next: AtomicU64,
+    next: AtomicU64,
     pub(super) committed: Mutex<Committed>,
 }
 
@@ -37,11 +35,17 @@ pub(super) struct Committed {
     /// Order of the manifest that is durable, if there is one.
     order: Option<u64>,
     /// Files that it names.
-    pub(super) live: BTreeSet<String>,
-    /// Files that a snapshot names which is to be installed: they stay, or are on their way.
+    live: BTreeSet<String>,
+    /// Files of another replica's snapshot that is to be installed.
     pub(super) expected: BTreeSet<String>,
     /// Set by a failed sync or rename: which manifest would survive a power cut is not known any more.
     poisoned: Option<String>,
+}
+
+impl Committed {
+    pub(super) fn is_named(&self, name: &str) -> bool {
+        self.live.contains(name) || self.expected.contains(name)
+    }
 }
 
 /// What became of a manifest.
@@ -59,13 +63,28 @@ impl ShardFiles {
     /// # Errors
     /// The disk's.
     pub fn open(disk: Arc<dyn Disk>, dir: impl Into<PathBuf>) -> Result<Self, StorageError> {
+        Self::open_numbered(disk, dir, None)
+    }
+
+    /// The same for one of several replicas, whose files go from one to another: their names have to differ from those of all others. `run` is another number
+    /// for each run of each node.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn open_for(disk: Arc<dyn Disk>, dir: impl Into<PathBuf>, run: u64) -> Result<Self, StorageError> {
+        // Spread over all numbers, so that the stretches that runs use do not meet.
+        Self::open_numbered(disk, dir, Some(run.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+    }
+
+    fn open_numbered(disk: Arc<dyn Disk>, dir: impl Into<PathBuf>, first: Option<u64>) -> Result<Self, StorageError> {
         let dir: PathBuf = dir.into();
         disk.create_dir_all(&dir).map_err(|e| StorageError::io("create", &dir, e))?;
         if let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
             disk.sync_dir(parent).map_err(|e| StorageError::io("sync", parent, e))?;
         }
         let names = disk.list(&dir).map_err(|e| StorageError::io("list", &dir, e))?;
-        let next = names.iter().filter_map(|n| number_of(n)).max().map_or(0, |n| n + 1);
+        let behind = || names.iter().filter_map(|n| number_of(n)).max().map_or(0, |n| n.wrapping_add(1));
+        let next = first.unwrap_or_else(behind);
         let shared = Shared { next: AtomicU64::new(next), committed: Mutex::default() };
         Ok(Self { disk, dir: dir.into(), shared: Arc::new(shared) })
     }
@@ -98,8 +117,8 @@ impl ShardFiles {
     pub fn adopt(&self, order: Option<u64>, live: BTreeSet<String>) -> Result<(), StorageError> {
         let mut committed = self.shared.committed.lock();
         for name in self.disk.list(&self.dir).map_err(|e| StorageError::io("list", &*self.dir, e))? {
-            let is_ours = number_of(&name).is_some() || name.ends_with(PART_SUFFIX);
-            if name == MANIFEST_TEMPORARY || (is_ours && !live.contains(&name)) {
+            let is_partial = name == MANIFEST_TEMPORARY || name.contains('.');
+            if is_partial || (number_of(&name).is_some() && !live.contains(&name)) {
                 self.remove(&name)?;
             }
         }
@@ -133,11 +152,11 @@ impl ShardFiles {
         })
     }
 
-    pub(super) fn poison(&self, error: &std::io::Error) {
+    fn poison(&self, error: &std::io::Error) {
         self.shared.committed.lock().poisoned.get_or_insert_with(|| error.to_string());
     }
 
-    fn sync_dir(&self) -> Result<(), StorageError> {
+    pub(super) fn sync_dir(&self) -> Result<(), StorageError> {
         self.disk.sync_dir(&self.dir).map_err(|e| StorageError::io("sync", &*self.dir, e))
     }
 }
@@ -147,8 +166,7 @@ impl ImmutableFiles for ShardFiles {
         if let Some(why) = &self.shared.committed.lock().poisoned {
             return Err(StorageError::Poisoned(why.clone()));
         }
-        // Numbers tell a directory's own files apart, hashes those of replicas, which count alike and hand their files to each other.
-        let name = format!("{kind}-{:016x}-{:016x}", self.shared.next.fetch_add(1, Ordering::Relaxed), xxh3_64(bytes));
+        let name = format!("{kind}-{:016x}", self.shared.next.fetch_add(1, Ordering::Relaxed));
         if let Err(error) = self.write_synced(&name, bytes) {
             // Best effort: the next start removes what stays.
             let _ = self.remove(&name);
@@ -195,19 +213,7 @@ impl ShardWriter {
     /// # Errors
     /// The disk's; after a failed sync or rename nothing is accepted any more. [`StorageError::Invalid`] when it names a file that another
     /// snapshot's commit has removed since it was planned: plan again.
-    pub fn commit(self, order: u64, manifest: &[u8], live: BTreeSet<String>) -> Result<Commit, StorageError> {
-        self.commit_with(order, manifest, live, false)
-    }
-
-    /// As [`Self::commit`], for another replica's manifest; the files that came for it ([`ShardFiles::expect`]) are as good as written here.
-    ///
-    /// # Errors
-    /// As [`Self::commit`].
-    pub fn commit_received(self, order: u64, manifest: &[u8], live: BTreeSet<String>) -> Result<Commit, StorageError> {
-        self.commit_with(order, manifest, live, true)
-    }
-
-    fn commit_with(mut self, order: u64, manifest: &[u8], live: BTreeSet<String>, is_received: bool) -> Result<Commit, StorageError> {
+    pub fn commit(mut self, order: u64, manifest: &[u8], live: BTreeSet<String>) -> Result<Commit, StorageError> {
         let files = self.files.clone();
         let mut committed = files.shared.committed.lock();
         if let Some(why) = &committed.poisoned {
@@ -216,16 +222,18 @@ impl ShardWriter {
         if let Some(by) = committed.order.filter(|&durable| durable > order && !planted::has(Bug::OlderSnapshotOverwrites)) {
             return Ok(Commit::Superseded { by });
         }
-        let has_come = |name: &str| is_received && committed.expected.contains(name);
-        let is_new = |name: &str| has_come(name) || self.written.iter().any(|f| f.name == name);
-        if let Some(gone) = live.iter().find(|name| !committed.live.contains(*name) && !is_new(name)) {
+        let is_new = |name: &str| self.written.iter().any(|f| f.name == name);
+        if let Some(gone) = live.iter().find(|name| !committed.is_named(name) && !is_new(name)) {
             return Err(StorageError::Invalid(format!("the snapshot names {gone}, which another one has replaced meanwhile")));
         }
         files.replace_manifest(manifest, &mut committed, &mut self)?;
-        let expected = if is_received { BTreeSet::new() } else { std::mem::take(&mut committed.expected) };
-        let unnamed = |name: &&String| !live.contains(*name) && !expected.contains(*name);
-        let old = committed.live.iter().chain(&committed.expected).chain(self.written.iter().map(|f| &f.name));
-        let old: BTreeSet<String> = old.filter(unnamed).cloned().collect();
+        // What is expected stays until its manifest, which names all of it, is committed, or another one is expected.
+        let mut expected = std::mem::take(&mut committed.expected);
+        if expected == live {
+            expected.clear();
+        }
+        let unnamed = |name: &String| !live.contains(name) && !expected.contains(name);
+        let old = committed.live.iter().chain(self.written.iter().map(|f| &f.name)).filter(|n| unnamed(n)).cloned().collect::<Vec<_>>();
         self.written.clear();
         *committed = Committed { order: Some(order), live, expected, poisoned: None };
         for name in old {
@@ -282,12 +290,8 @@ impl Drop for ShardWriter {
     }
 }
 
-/// The number in the name of an immutable file, which a hash follows; not in the oldest ones.
+/// The number in the name of an immutable file.
 fn number_of(name: &str) -> Option<u64> {
-    let last_number = |text: &str| {
-        let (kind, number) = text.rsplit_once('-')?;
-        (!kind.is_empty() && number.len() == 16).then(|| u64::from_str_radix(number, 16).ok())?
-    };
-    let last = last_number(name)?;
-    Some(name.rsplit_once('-').and_then(|(rest, _)| last_number(rest)).unwrap_or(last))
+    let (kind, number) = name.rsplit_once('-')?;
+    (!kind.is_empty() && number.len() == 16).then(|| u64::from_str_radix(number, 16).ok())?
 }

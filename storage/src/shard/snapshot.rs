@@ -1,6 +1,6 @@
 //! Saving a shard and opening it again. A snapshot writes what is new as immutable files and then one manifest that names all of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -154,13 +154,14 @@ impl ShardState {
         Ok(Some((state, meta.to_vec())))
     }
 
-    /// Announces a manifest that is to be installed: the files that have to come before it can be ([`ShardFiles::receive`]).
+    /// The files that another replica's snapshot needs.
     ///
     /// # Errors
-    /// The disk's, damage, or a version that this build does not know.
-    pub fn expect(files: &ShardFiles, manifest: &[u8]) -> Result<Vec<FileRef>, StorageError> {
-        let (decoded, _) = Manifest::decode(&files.manifest_path(), manifest)?;
-        files.expect(&decoded.files().cloned().collect::<Vec<_>>())
+    /// Damage, or a version that this build does not know.
+    pub fn files_of(files: &ShardFiles, manifest: &[u8]) -> Result<Vec<FileRef>, StorageError> {
+        let (manifest, _) = Manifest::decode(&files.manifest_path(), manifest)?;
+        let needed: BTreeSet<FileRef> = manifest.files().cloned().collect();
+        Ok(needed.into_iter().collect())
     }
 
     /// Makes a manifest whose files are all here the durable one, and opens it.
@@ -170,7 +171,7 @@ impl ShardState {
     pub fn install(files: &ShardFiles, manifest: &[u8], options: ShardOptions) -> Result<(Self, Vec<u8>), StorageError> {
         let (decoded, meta) = Manifest::decode(&files.manifest_path(), manifest)?;
         let state = Self::load(&decoded, files, options)?;
-        match files.writer().commit_received(decoded.applied_index, manifest, decoded.live())? {
+        match files.writer().commit(decoded.applied_index, manifest, decoded.live())? {
             Commit::Durable => Ok((state, meta.to_vec())),
             Commit::Superseded { by } => {
                 Err(StorageError::Invalid(format!("snapshot {} comes after {by} was installed", decoded.applied_index)))

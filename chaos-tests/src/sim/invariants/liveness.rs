@@ -34,7 +34,7 @@ pub fn describe(world: &Arc<World>) -> String {
         };
         for (shard, replica) in running.replicas.iter() {
             let metrics = replica.raft.raft().metrics();
-            let metrics = metrics.borrow();
+            let metrics = metrics.borrow().clone();
             out.push(format!("n{} s{shard} {metrics} {:?}", node.id, replica.raft.status().stopped));
         }
     }
