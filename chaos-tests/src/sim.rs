@@ -185,6 +185,9 @@ async fn settle(world: &Arc<World>, fleet: &Arc<Fleet>) -> bool {
         world.judge.lock().fail("it heals", format!("not within {HEALED_WITHIN:?} after the last fault\n    {}", describe(world)));
         return false;
     }
+    if has_failed(world) {
+        return false;
+    }
     world.note(format_args!("healed after {:?}", began.elapsed()));
     let Some(totals) = totals(world, &fleet.wanted()) else { return false };
     world.judge.lock().settled(&totals);

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use tallymesh_actors::raft::runtime::scoped;
 use tallymesh_actors::replicator::Replicator;
-use tallymesh_storage::disk::{Disk, PowerCut, SimDisk, Unsynced};
+use tallymesh_storage::disk::{Disk, SimDisk};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use super::net::Weather;
 use super::node::{End, LOG_DIR, Node};
-use super::operator::Fleet;
+use super::operator::{Fleet, any_cut};
 use super::random::Random;
 use super::world::{OUTSIDE, World};
 
@@ -106,11 +106,6 @@ impl Faults {
         }
     }
 
-    fn how(&mut self) -> PowerCut {
-        let unsynced = [Unsynced::Drop, Unsynced::Tear, Unsynced::Zero][self.random.range(0, 3) as usize];
-        PowerCut { unsynced, seed: self.random.next() }
-    }
-
     fn down_for(&mut self) -> Duration {
         let far = if self.random.per_mille(200) { 6_000 } else { 1_500 };
         self.random.millis(20, far)
@@ -120,7 +115,6 @@ impl Faults {
         self.world.note(format_args!("n{}: {how:?}", node.id));
         let back = self.down_for();
         node.end(&self.world, how).await;
-        node.disk.set_capacity(None);
         self.fleet.comes_back(node.id, back);
     }
 
@@ -136,13 +130,13 @@ impl Faults {
         while !node.disk.is_cut() && Instant::now() < until {
             sleep(Duration::from_millis(1)).await;
         }
-        let how = self.how();
+        let how = any_cut(&mut self.random);
         self.end(node, End::Power(how)).await;
     }
 
     async fn cut_now(&mut self, id: u64) {
         if let Some(node) = self.world.node(id).filter(|node| node.running().is_some()) {
-            let how = self.how();
+            let how = any_cut(&mut self.random);
             self.end(&node, End::Power(how)).await;
         }
     }
@@ -156,7 +150,7 @@ impl Faults {
         tokio::time::sleep_until(until).await;
         for node in nodes {
             if node.running().is_some() {
-                let how = self.how();
+                let how = any_cut(&mut self.random);
                 self.end(node, End::Power(how)).await;
             }
         }
@@ -290,7 +284,7 @@ impl Faults {
             node.slower_us.store(0, Ordering::Relaxed);
             self.world.go_on(node.id);
             if node.disk.is_cut() && node.running().is_some() {
-                let how = self.how();
+                let how = any_cut(&mut self.random);
                 self.end(&node, End::Power(how)).await;
             }
             node.disk.set_capacity(None);

@@ -55,7 +55,6 @@ pub struct Running {
     pub replicas: Arc<BTreeMap<ShardId, Replica>>,
     server: ReplicaServer,
     door: LogDoor,
-    pub wal: Wal,
 }
 
 /// One shard on this node.
@@ -64,7 +63,6 @@ pub struct Replica {
     pub state: SharedState,
     pub owner: Shard,
     pub files: ShardFiles,
-    pub stop: StopReason,
 }
 
 impl Running {
@@ -145,16 +143,15 @@ impl Node {
                 replica: raft.clone(),
                 state: shared.clone(),
                 snapshots,
-                stop: stop.clone(),
+                stop,
                 clock: clock.clone(),
                 queue_bytes_max: QUEUE_BYTES_MAX,
             };
             let (owner, actor) = Shard::spawn(parts).await?;
             world.adopt(self.id, actor.abort_handle());
-            replicas.insert(shard, Replica { raft, state: shared, owner, files, stop });
+            replicas.insert(shard, Replica { raft, state: shared, owner, files });
         }
-        let door = LogDoor::new(wal.clone(), LOG_BYTES_MAX);
-        Ok(Running { replicas: Arc::new(replicas), server, door, wal })
+        Ok(Running { replicas: Arc::new(replicas), server, door: LogDoor::new(wal, LOG_BYTES_MAX) })
     }
 
     /// Tells the judge who leads.
@@ -186,6 +183,8 @@ impl Node {
             End::Kill => self.disk.kill(),
             End::Power(cut) => self.disk.crash(cut),
         }
+        self.disk.set_capacity(None);
+        world.judge.lock().disks.begin(self.id);
     }
 }
 

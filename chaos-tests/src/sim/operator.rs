@@ -12,10 +12,12 @@ use tallymesh_actors::replicator::Replicator;
 use tallymesh_protocol::command::encode_configure;
 use tallymesh_protocol::hash::ShardId;
 use tallymesh_storage::clock::Clock;
+use tallymesh_storage::disk::{PowerCut, Unsynced};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::events::settings;
 use super::node::{End, Node};
+use super::random::Random;
 use super::world::{OUTSIDE, World};
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -175,7 +177,6 @@ async fn start(world: &Arc<World>, fleet: &Arc<Fleet>, node: &Arc<Node>) {
     fleet.forget(node.id);
     world.note(format_args!("n{} starts", node.id));
     world.judge.lock().stats.boots += 1;
-    world.judge.lock().disks.begin(node.id);
     // A start that waits for ever is one that does not start.
     let started = timeout(Duration::from_secs(10), node.boot(world)).await.unwrap_or_else(|_| Err("it does not start in time".to_owned()));
     if let Err(why) = started {
@@ -187,8 +188,8 @@ async fn start(world: &Arc<World>, fleet: &Arc<Fleet>, node: &Arc<Node>) {
 async fn restart(world: &Arc<World>, fleet: &Arc<Fleet>, node: &Arc<Node>, why: &str) {
     let is_damaged = world.judge.lock().disks.is_flipped(node.id);
     world.judge.lock().disks.stopped(node.id, why);
-    node.end(world, End::Kill).await;
-    node.disk.set_capacity(None);
+    let how = if node.disk.is_cut() { End::Power(world.random(node.id, any_cut)) } else { End::Kill };
+    node.end(world, how).await;
     if is_damaged {
         // What is damaged is replaced, not mended; until another replacement is through, it stays down.
         fleet.replace(world, node.id);
@@ -196,6 +197,12 @@ async fn restart(world: &Arc<World>, fleet: &Arc<Fleet>, node: &Arc<Node>, why: 
         return;
     }
     fleet.comes_back(node.id, world.random(node.id, |random| random.millis(50, 1_500)));
+}
+
+/// Any way in which the power can go.
+pub fn any_cut(random: &mut Random) -> PowerCut {
+    let unsynced = [Unsynced::Drop, Unsynced::Tear, Unsynced::Zero][random.range(0, 3) as usize];
+    PowerCut { unsynced, seed: random.next() }
 }
 
 /// Brings the members of every group to what is wanted.

@@ -31,11 +31,12 @@ impl Disks {
     }
 
     pub fn recovered(&mut self, node: u64, recovered: &Recovered) {
-        if let Some(damage) = recovered.damage.first()
-            && !self.is_flipped(node)
-        {
-            self.found.push(format!("n{node}: {}", damage.error()));
+        if self.is_flipped(node) {
+            return;
         }
+        // A mark at the end of a file whose own sync failed is noted as damage of nobody: what it says is said again by the next file.
+        let harms = recovered.damage.iter().filter(|damage| !damage.groups.is_empty() || damage.stops_unknown_groups);
+        self.found.extend(harms.map(|damage| format!("n{node}: {} of {:?}", damage.error(), damage.groups)));
     }
 
     /// A node does not start, or a replica stopped.
