@@ -91,6 +91,20 @@ impl LogStore {
         Ok(store)
     }
 
+    fn vote(&self) -> Result<Option<Vote<u64>>, StorageError> {
+        let vote: Option<Bytes> = self.wal.state(self.shard.0)?.vote;
+        vote.map(|bytes| codec::decode_vote(&bytes)).transpose()
+    }
+
+    /// The term that this node led when its process ended, and leads again without an election; with the last entry of its log.
+    ///
+    /// # Errors
+    /// A vote that does not read back.
+    pub(super) fn resumes(&self, node: u64) -> Result<Option<(u64, u64)>, StorageError> {
+        let led = self.vote()?.filter(|vote| vote.committed && vote.leader_id.voted_for == Some(node));
+        Ok(led.map(|vote| (vote.leader_id.term, self.last.map_or(0, |last| last.index))))
+    }
+
     fn id_at(&self, index: u64) -> Result<Option<LogId>, StorageError> {
         match self.wal.read(self.shard.0, index..index + 1)?.first() {
             Some(entry) => codec::decode_log_id(entry.index, &entry.meta).map(Some),
@@ -173,11 +187,7 @@ impl RaftLogStorage<ShardRaft> for LogStore {
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote<u64>>, RaftStorageError> {
-        let read = || -> Result<Option<Vote<u64>>, StorageError> {
-            let vote: Option<Bytes> = self.wal.state(self.shard.0)?.vote;
-            vote.map(|bytes| codec::decode_vote(&bytes)).transpose()
-        };
-        read().map_err(|e| self.failed(StorageIOError::read_vote, &e))
+        self.vote().map_err(|e| self.failed(StorageIOError::read_vote, &e))
     }
 
     async fn append<I>(&mut self, entries: I, callback: LogFlushed<ShardRaft>) -> Result<(), RaftStorageError>

@@ -148,10 +148,24 @@ impl ReplicaChannel for Channel {
     }
 }
 
+/// Whoever asks a node that dies over the question loses the connection to it.
+struct Asked {
+    world: Arc<World>,
+    to: u64,
+    reply: Option<Reply>,
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if let Some(reply) = self.reply.take() {
+            lose(&self.world, &reply, self.to);
+        }
+    }
+}
+
 /// A connection that loses something ends, and the asker learns it, mostly soon.
 fn lose(world: &Arc<World>, reply: &Reply, to: u64) {
-    let after = world.net.draw(|random| if random.per_mille(900) { Some(random.millis(20, 1_500)) } else { None });
-    let Some(after) = after else { return };
+    let after = world.net.draw(|random| if random.per_mille(900) { random.millis(20, 1_500) } else { random.millis(1_500, 15_000) });
     let reply = reply.clone();
     world.spawn(OUTSIDE, async move {
         sleep(after).await;
@@ -167,7 +181,7 @@ fn deliver(world: Arc<World>, (from, to): (u64, u64), rpc: Rpc, deadline: Instan
         return tell(&reply, Err(PeerError::Unreachable(NodeId::from_member(to, 0))));
     };
     let kind = rpc.kind;
-    let (its_world, its_reply) = (world.clone(), reply.clone());
+    let mut asked = Asked { world: world.clone(), to, reply: Some(reply) };
     if kind == RpcKind::InstallSnapshot && !world.is_healing() && world.net.draw(|r| r.per_mille(world.plan.cut_at_install)) {
         let _ = world.orders.send(Order::PowerCut(to));
     }
@@ -175,7 +189,9 @@ fn deliver(world: Arc<World>, (from, to): (u64, u64), rpc: Rpc, deadline: Instan
         let request = Request { from: NodeId::from_member(from, 0), kind, shard: rpc.shard, deadline, body: rpc.body };
         let answer = server.handle(request).await;
         let answer = answer.map_err(|refusal| PeerError::Refused { node: NodeId::from_member(to, 0), refusal });
-        send_back(&its_world, (from, to), kind, answer, its_reply);
+        if let Some(reply) = asked.reply.take() {
+            send_back(&asked.world, (from, to), kind, answer, reply);
+        }
     });
 }
 

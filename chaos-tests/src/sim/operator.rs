@@ -190,10 +190,8 @@ async fn restart(world: &Arc<World>, fleet: &Arc<Fleet>, node: &Arc<Node>, why: 
     world.judge.lock().disks.stopped(node.id, why);
     let how = if node.disk.is_cut() { End::Power(world.random(node.id, any_cut)) } else { End::Kill };
     node.end(world, how).await;
-    if is_damaged {
-        // What is damaged is replaced, not mended; until another replacement is through, it stays down.
-        fleet.replace(world, node.id);
-        fleet.comes_back(node.id, Duration::from_secs(3_600));
+    // What is damaged is replaced, not mended. While another replacement is on its way it is tried again.
+    if is_damaged && fleet.replace(world, node.id).is_some() {
         return;
     }
     fleet.comes_back(node.id, world.random(node.id, |random| random.millis(50, 1_500)));
