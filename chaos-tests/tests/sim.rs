@@ -76,3 +76,133 @@ fn same_seed_is_the_same_run() {
         assert!(once.trace_events > 1_000, "seed {seed} does something");
     }
 }
+
+/// The simulation is worth what it catches.
+#[cfg(feature = "planted-bugs")]
+mod planted {
+    use tallymesh_chaos_tests::sim::Plan;
+    use tallymesh_storage::planted::Bug;
+
+    use super::*;
+
+    fn as_drawn(_: &mut Plan) {}
+
+    /// Power cuts, and little else that would end a run before they matter.
+    fn power(plan: &mut Plan) {
+        plan.weights.power_cut += 12;
+        plan.weights.power_cut_of_all += 6;
+        plan.fault_gap_ms = (50, 500);
+    }
+
+    fn votes(plan: &mut Plan) {
+        plan.cut_after_vote = 300;
+        plan.weights.elect += 12;
+        plan.weights.power_cut += 6;
+        plan.fault_gap_ms = (50, 400);
+    }
+
+    fn snapshots(plan: &mut Plan) {
+        plan.weights.snapshot += 30;
+        plan.weights.kill += 6;
+        plan.weights.power_cut += 4;
+        plan.weights.isolate += 6;
+        plan.blocking_us = (0, 300_000);
+        plan.keeps_entries = false;
+        plan.fault_gap_ms = (30, 400);
+    }
+
+    fn installs(plan: &mut Plan) {
+        snapshots(plan);
+        plan.cut_at_install = 500;
+        plan.weights.isolate += 20;
+    }
+
+    fn members(plan: &mut Plan) {
+        snapshots(plan);
+        plan.weights.replace += 12;
+    }
+
+    fn disks(plan: &mut Plan) {
+        plan.weights.failed_sync += 20;
+        plan.weights.power_cut += 10;
+        plan.fault_gap_ms = (50, 500);
+    }
+
+    fn partitions(plan: &mut Plan) {
+        plan.weights.isolate += 20;
+        plan.weights.one_way += 10;
+        plan.weights.stop += 10;
+        plan.readers = 4;
+        plan.fault_gap_ms = (50, 800);
+    }
+
+    fn retries(plan: &mut Plan) {
+        plan.shards = 3;
+        partitions(plan);
+    }
+
+    /// What is wrong, how many seeds may pass before one shows it, and what the seeds are made to be about.
+    type Case = (Bug, u64, fn(&mut Plan));
+
+    const CASES: [Case; 18] = [
+        (Bug::AckBeforeFsync, 60, power),
+        (Bug::FailedSyncTriedAgain, 60, disks),
+        (Bug::TruncationNotDurable, 60, partitions),
+        (Bug::SnapshotFilesNotSynced, 60, snapshots),
+        (Bug::OlderSnapshotOverwrites, 60, installs),
+        (Bug::DedupMissingFromSnapshot, 60, snapshots),
+        (Bug::HashMapOrder, 20, as_drawn),
+        (Bug::VoteNotPersisted, 60, votes),
+        (Bug::VoteNotAwaited, 60, votes),
+        (Bug::PurgeBeforeDurable, 60, installs),
+        (Bug::MembershipMissingFromSnapshot, 60, members),
+        (Bug::LocalClock, 20, as_drawn),
+        (Bug::NoTermCheck, 60, partitions),
+        (Bug::ReadWithoutBarrier, 60, partitions),
+        (Bug::DeposedLeaderAcks, 20, partitions),
+        (Bug::ResumedLeaderReadsStale, 60, snapshots),
+        (Bug::OutcomesMixedUp, 40, as_drawn),
+        (Bug::RetryToAnotherShard, 40, retries),
+    ];
+
+    #[test]
+    fn every_planted_bug_is_caught() {
+        let wanted = std::env::var("TALLYMESH_SIM_BUG").ok();
+        let mut missed = Vec::new();
+        for (bug, budget, plan) in CASES {
+            if wanted.as_ref().is_some_and(|wanted| *wanted != format!("{bug:?}")) {
+                continue;
+            }
+            let options = Options { bug: Some(bug), plan: Some(plan), ..Options::default() };
+            let caught = first_failing(number("TALLYMESH_SIM_BUDGET", budget), &options);
+            match caught {
+                Some(report) => eprintln!("{bug:?}: seed {} of {budget}: {}", report.seed, report.violations[0]),
+                None => missed.push(bug),
+            }
+        }
+        assert!(missed.is_empty(), "not caught: {missed:?}");
+    }
+
+    /// The same seeds pass without a bug: it is the bug that they show.
+    #[test]
+    fn seeds_that_catch_bugs_pass_without_one() {
+        for plan in [power, votes, snapshots, installs, members, disks, partitions, retries] {
+            let options = Options { plan: Some(plan), ..Options::default() };
+            let report = first_failing(number("TALLYMESH_SIM_BUDGET", 8), &options);
+            assert!(report.is_none(), "{}", report.map(|report| report.failure()).unwrap_or_default());
+        }
+    }
+
+    fn first_failing(budget: u64, options: &Options) -> Option<Report> {
+        let threads = std::thread::available_parallelism().map_or(2, |n| n.get() as u64);
+        for from in (0..budget).step_by(threads as usize) {
+            let mut failing = Vec::new();
+            run_all(from, threads.min(budget - from), options, |report| failing.extend((!report.violations.is_empty()).then_some(report)));
+            if !failing.is_empty() {
+                failing.sort_by_key(|report| report.seed);
+                return failing.into_iter().next();
+            }
+        }
+        None
+    }
+}

@@ -34,6 +34,8 @@ pub enum Bug {
     ReadWithoutBarrier,
     /// A leader that was deposed meanwhile answers as if the entry were in.
     DeposedLeaderAcks,
+    /// A leader that goes on after a restart reads before it has applied its old log.
+    ResumedLeaderReadsStale,
     /// Outcomes of an entry's parts are answered in the wrong order.
     OutcomesMixedUp,
     /// A retry goes to another shard.

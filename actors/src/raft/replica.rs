@@ -121,7 +121,7 @@ struct Resumed(Option<(u64, u64)>);
 impl Resumed {
     /// Log index that a read has to see, when openraft says that of an entry of this term.
     fn floor(self, term: u64) -> u64 {
-        self.0.filter(|(resumed, _)| term <= *resumed).map_or(0, |(_, last)| last)
+        self.0.filter(|(resumed, _)| term <= *resumed && !planted::has(Bug::ResumedLeaderReadsStale)).map_or(0, |(_, last)| last)
     }
 }
 

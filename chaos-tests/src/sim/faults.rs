@@ -206,7 +206,7 @@ impl Faults {
 
     /// A bit turns in a file that was written long ago, while the process is down. The newest log file is spared: its last record cannot be told from a torn one.
     async fn flip(&mut self, node: &Arc<Node>) {
-        if !self.fleet.is_settled() || node.running().is_none() {
+        if node.running().is_none() || !self.fleet.doubt(node.id) {
             return;
         }
         self.end(node, End::Kill).await;

@@ -35,6 +35,8 @@ struct State {
     wanted: BTreeSet<u64>,
     /// A node on its way out: it ends when it is a member of nothing.
     leaving: Option<u64>,
+    /// A node that may have to be replaced because its disk is damaged: no other may be lost before it has been, or a majority would be.
+    in_doubt: Option<u64>,
     back_at: BTreeMap<u64, Instant>,
     next_id: u64,
 }
@@ -54,7 +56,7 @@ impl Fleet {
         for replica in first.replicas.values() {
             scoped(1, replica.raft.raft().initialize(members.clone())).await.expect("a new group");
         }
-        let state = State { next_id: world.plan.nodes + 1, wanted, leaving: None, back_at: BTreeMap::new() };
+        let state = State { next_id: world.plan.nodes + 1, wanted, leaving: None, in_doubt: None, back_at: BTreeMap::new() };
         let fleet = Arc::new(Self { state: Mutex::new(state) });
         for shard in (0..world.plan.shards).map(ShardId) {
             configure(world, shard).await;
@@ -74,6 +76,16 @@ impl Fleet {
         self.state.lock().leaving.is_none()
     }
 
+    /// The disk of this node is about to be damaged; false if it must not be.
+    pub fn doubt(&self, id: u64) -> bool {
+        let mut state = self.state.lock();
+        let may = state.leaving.is_none() && state.in_doubt.is_none_or(|known| known == id);
+        if may {
+            state.in_doubt = Some(id);
+        }
+        may
+    }
+
     /// When a node that is about to go down comes back.
     pub fn comes_back(&self, id: u64, after: Duration) {
         self.state.lock().back_at.insert(id, Instant::now() + after);
@@ -82,7 +94,7 @@ impl Fleet {
     /// A new, empty node takes the place of `old`. Nothing happens while another replacement is on its way.
     pub fn replace(&self, world: &Arc<World>, old: u64) -> Option<u64> {
         let mut state = self.state.lock();
-        if state.leaving.is_some() || !state.wanted.remove(&old) {
+        if state.leaving.is_some() || state.in_doubt.is_some_and(|id| id != old) || !state.wanted.remove(&old) {
             return None;
         }
         let new = state.next_id;
@@ -221,7 +233,9 @@ async fn members_of_all(world: Arc<World>, fleet: Arc<Fleet>) {
                 node.end(&world, End::Kill).await;
             }
             fleet.forget(old);
-            fleet.state.lock().leaving = None;
+            let mut state = fleet.state.lock();
+            state.leaving = None;
+            state.in_doubt = state.in_doubt.filter(|id| *id != old);
         }
     }
 }
