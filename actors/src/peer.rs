@@ -14,12 +14,14 @@
 //!
 //! # Connections
 //!
-//! Every connection at the peer port begins with a [`handshake`]: cookie, version, cluster and node are settled before the library sees a byte. A peer that is
-//! stopped or cut off never ends its TCP connection: whoever watches liveness calls [`Peers::drop_session`]. What was sent and not answered by then is unknown,
+//! Every connection at the peer port begins with [`tls`] where that is set up, and a [`handshake`]: certificates, cookie, version, cluster and node are settled
+//! before the library sees a byte. A peer that is stopped or cut off never ends its TCP connection: whoever watches liveness calls [`Peers::drop_session`]. What was sent and not answered by then is unknown,
 //! never assumed.
 
 pub mod bulk;
+mod credentials;
 mod dialer;
+mod doors;
 mod endpoint;
 mod handshake;
 mod identity;
@@ -28,6 +30,7 @@ mod link;
 mod registry;
 pub mod rpc;
 mod session;
+mod tls;
 mod transport;
 mod wire;
 
@@ -49,8 +52,10 @@ pub use handshake::{HandshakeError, Hello, Refused};
 pub use identity::{BootId, NodeId, load_or_make};
 pub use registry::PeerTable;
 pub use rpc::{Handler, Lane, PeerError, Refusal, RefusalCode, Request, Rpc, RpcKind};
+pub use tls::{Tls, TlsError, TlsFiles};
 
 use bulk::{BulkClient, BulkServer};
+use credentials::Credentials;
 use registry::Registry;
 use transport::{Start, Transport};
 
@@ -64,6 +69,8 @@ pub struct PeerOptions {
     pub clock: Arc<dyn Clock>,
     /// Whom peers get files from; none refuses them.
     pub bulk: Option<Arc<BulkServer>>,
+    /// Mutual TLS with every peer; none is for one host only.
+    pub tls: Option<TlsFiles>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +79,8 @@ pub enum PeerStartError {
     Listen { address: SocketAddr, error: io::Error },
     #[error("an empty cookie keeps nobody out: set one, the same at every node")]
     NoCookie,
+    #[error("TLS between nodes: {0}")]
+    Tls(#[from] TlsError),
     #[error("{0}")]
     Library(String),
 }
@@ -84,7 +93,7 @@ pub struct Peers {
 
 struct Inner {
     me: Arc<RwLock<Hello>>,
-    cookie: String,
+    credentials: Arc<Credentials>,
     registry: Arc<Registry>,
     transport: Transport,
 }
@@ -93,20 +102,22 @@ impl Peers {
     /// Listens, and serves peers that come. Nobody is dialled before [`Peers::set_targets`].
     ///
     /// # Errors
-    /// The port's, or no cookie.
+    /// The port's, no cookie, or certificates that cannot be used.
     pub async fn start(options: PeerOptions, handler: Arc<dyn Handler>) -> Result<Self, PeerStartError> {
-        let PeerOptions { hello, cookie, listen, clock, bulk } = options;
+        let PeerOptions { hello, cookie, listen, clock, bulk, tls } = options;
         if cookie.is_empty() {
             return Err(PeerStartError::NoCookie);
         }
-        if !listen.ip().is_loopback() {
-            tracing::warn!(%listen, "peers talk in the clear on a network: whoever can read or change its packets can read and change data");
+        if tls.is_none() && !listen.ip().is_loopback() {
+            tracing::warn!(%listen, "peers talk in the clear on a network: whoever can read or change its packets can read and change data; set peer.tls_ca, tls_cert and tls_key");
         }
+        let tls = tls.map(|files| Tls::load(files, clock.clone())).transpose()?;
+        let credentials = Arc::new(Credentials::new(cookie, tls.map(Arc::new)));
         let listener = TcpListener::bind(listen).await.map_err(|error| PeerStartError::Listen { address: listen, error })?;
         let (me, registry) = (Arc::new(RwLock::new(hello)), Arc::new(Registry::default()));
-        let start = Start { me: me.clone(), cookie: cookie.clone(), listener, registry: registry.clone(), handler, bulk, clock };
+        let start = Start { me: me.clone(), credentials: credentials.clone(), listener, registry: registry.clone(), handler, bulk, clock };
         let transport = Transport::start(start).await.map_err(PeerStartError::Library)?;
-        Ok(Self { inner: Arc::new(Inner { me, cookie, registry, transport }) })
+        Ok(Self { inner: Arc::new(Inner { me, credentials, registry, transport }) })
     }
 
     /// Who this node says it is.
@@ -164,7 +175,7 @@ impl Peers {
 
     /// Fetches files of peers.
     pub fn bulk(&self) -> BulkClient {
-        BulkClient::new(self.inner.me.clone(), &self.inner.cookie)
+        BulkClient::new(self.inner.me.clone(), self.inner.credentials.clone())
     }
 
     /// Ends every session and stops listening. Idempotent.

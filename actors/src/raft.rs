@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use codec::SnapshotTail;
 pub use log_store::{DurableIndex, LogStore, StopReason};
-pub use replica::{Group, OpenReplica, RaftReplica, config};
+pub use replica::{Group, Leadership, OpenReplica, RaftReplica, config};
 pub use runtime::MeshRuntime;
 pub use state_machine::{Blocking, OpenState, ShardSnapshot, SharedState, SnapshotGauges, Snapshots, StateMachine};
 

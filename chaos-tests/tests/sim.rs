@@ -39,11 +39,12 @@ fn nothing_is_lost_or_counted_twice_in_any_seed() {
     let (from, count) = (number("TALLYMESH_SIM_FROM", 0), number("TALLYMESH_SIM_SEEDS", SEEDS));
     let options = Options { is_traced: number("TALLYMESH_SIM_TRACE", 0) > 0, ..Options::default() };
     let (mut failed, mut done) = (Vec::new(), 0);
-    let (mut acks, mut installed, mut terms, mut replaced) = (0, 0, 0, 0);
+    let (mut acks, mut installed, mut terms, mut replaced, mut cut_short) = (0, 0, 0, 0, 0);
     run_all(from, count, &options, |report| {
         done += 1;
         let stats = report.stats;
         (acks, installed, terms, replaced) = (acks + stats.acks, installed + stats.installed, terms + stats.terms, replaced + stats.replaced);
+        cut_short += u64::from(report.is_cut_short);
         report.trace.iter().for_each(|line| println!("{line}"));
         if !report.violations.is_empty() {
             eprintln!("{}", report.failure());
@@ -56,7 +57,7 @@ fn nothing_is_lost_or_counted_twice_in_any_seed() {
             eprintln!("{:?} {stats:?} trace {:016x} of {} events", report.virtual_time, report.trace_hash, report.trace_events);
         }
     });
-    eprintln!("{done} seeds from {from}: {acks} acks, {terms} terms, {installed} snapshots installed, {replaced} nodes replaced; failed: {failed:?}");
+    eprintln!("{done} seeds from {from}: {acks} acks, {terms} terms, {installed} snapshots installed, {replaced} nodes replaced, {cut_short} cut short; failed: {failed:?}");
     assert!(failed.is_empty(), "{} of {count} seeds fail: {failed:?}", failed.len());
     if count >= SEEDS {
         assert!(acks > count * 30 && terms > count && installed > count && replaced > count / 20, "the seeds are about something");
@@ -73,7 +74,7 @@ fn same_seed_is_the_same_run() {
             panic!("seed {seed} goes apart at {at}:\n{:#?}\n{:#?}", &once.trace[from..=at], &twice.trace[from..=at]);
         }
         assert_eq!((once.trace_hash, once.trace_events, once.stats), (twice.trace_hash, twice.trace_events, twice.stats), "seed {seed}");
-        assert!(once.trace_events > 1_000, "seed {seed} does something");
+        assert!(once.trace_events > 200, "seed {seed} does something");
     }
 }
 

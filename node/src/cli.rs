@@ -2,6 +2,7 @@
 
 mod bench;
 pub mod client;
+mod cluster;
 mod dead_letters;
 mod demo;
 pub mod output;
@@ -50,6 +51,8 @@ enum Command {
     Query(Box<query::QueryArgs>),
     /// Watch events as they are accepted.
     Tail(tail::TailArgs),
+    /// Look after a fleet.
+    Cluster(cluster::ClusterArgs),
     /// List or retry refused events.
     DeadLetters(dead_letters::DeadLettersArgs),
     /// Measure what a node can do.
@@ -74,6 +77,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Command::Seed(args) => seed::run(args).await,
             Command::Query(args) => query::run(*args).await,
             Command::Tail(args) => tail::run(args).await,
+            Command::Cluster(args) => cluster::run(args).await,
             Command::DeadLetters(args) => dead_letters::run(args).await,
             Command::Bench(args) => bench::run(args).await,
             Command::Completions { shell } => {

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod boot;
+pub mod certs;
 pub mod cli;
 pub mod clients;
 pub mod config;

@@ -7,12 +7,11 @@ use bytes::Bytes;
 use rkyv::util::AlignedVec;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tallymesh_protocol::command::ShardSettings;
 use tallymesh_protocol::hash::ShardId;
 use tallymesh_protocol::limits::SHARDS_MAX;
 
 use super::meta::MetaCommand;
-use crate::mesh::{AppendError, MetricUse, PartOutcome, ShardStatus};
+use crate::mesh::{AppendError, PartOutcome, ShardStatus};
 use crate::peer::{Refusal, RefusalCode};
 
 const VERSION: u8 = 1;
@@ -51,15 +50,15 @@ pub enum Ask {
     Beat,
     /// Answered by [`Proposed`].
     Propose(MetaCommand),
-    /// Have you, too, lost this leader of the shard? Answered by a `bool`.
-    Lost { shard: u16, leader: Option<u64> },
+    /// Have you, too, lost the leader of the shard? Answered by a `bool`.
+    Lost { shard: u16 },
     /// Stand for election as the shard's leader: its present one hands over. Answered by nothing.
     Stand { shard: u16 },
     /// Answered by a [`ShardStatus`] for each replica that the node has.
     Status,
     /// Names of all events that these shards have. Answered by strings.
     EventNames { shards: Vec<u16> },
-    /// Answered by [`MetricUse`]s over these shards.
+    /// What the catalogue needs of these shards. Answered by [`crate::mesh::Uses`].
     MetricUses { shards: Vec<u16> },
 }
 
@@ -76,6 +75,7 @@ pub struct Lead {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beat {
     pub leads: Vec<Lead>,
+    pub leads_metadata: bool,
     /// It is on its way out: it should get no more leaders.
     pub leaving: bool,
     pub definitions_version: u64,
@@ -102,11 +102,7 @@ pub struct ReplicaReport {
     pub status: ShardStatus,
     /// Of the state at `status.applied_index`, for comparison with other replicas; none while it is busy.
     pub checksum: Option<u64>,
-    pub settings: Option<ShardSettings>,
 }
-
-/// What the catalogue needs of a metric.
-pub type MetricUses = Vec<MetricUse>;
 
 pub fn encode_parts<'a>(parts: impl ExactSizeIterator<Item = (ShardId, &'a Bytes)> + Clone) -> Bytes {
     let size = ALIGN + parts.clone().map(|(_, bytes)| ALIGN + bytes.len().next_multiple_of(ALIGN)).sum::<usize>();

@@ -4,9 +4,11 @@ use std::sync::Weak;
 
 use ractor::message::{BoxedDowncastErr, SerializedMessage};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::time::Instant;
 
+use super::limits::SAY_NO_FRAME_AGAIN_AFTER;
 use super::registry::Registry;
-use super::wire;
+use super::wire::{self, FrameError};
 
 /// A frame as it came.
 pub struct Arrived(Vec<u8>);
@@ -31,20 +33,38 @@ impl ractor::Message for Arrived {
 
 pub struct Endpoint;
 
+pub struct State {
+    registry: Weak<Registry>,
+    /// When it was last said that something is no frame.
+    said: Option<Instant>,
+}
+
+impl State {
+    /// Which session it came from is not known, and a peer can send many.
+    fn no_frame(&mut self, error: &FrameError) {
+        if self.said.is_none_or(|said| said.elapsed() >= SAY_NO_FRAME_AGAIN_AFTER) {
+            self.said = Some(Instant::now());
+            tracing::warn!(%error, "a peer sent what is no frame: it is dropped");
+        }
+    }
+}
+
 impl Actor for Endpoint {
     type Msg = Arrived;
-    type State = Weak<Registry>;
+    type State = State;
     type Arguments = Weak<Registry>;
 
     async fn pre_start(&self, _myself: ActorRef<Arrived>, registry: Weak<Registry>) -> Result<Self::State, ActorProcessingErr> {
-        Ok(registry)
+        Ok(State { registry, said: None })
     }
 
-    async fn handle(&self, _myself: ActorRef<Arrived>, message: Arrived, registry: &mut Self::State) -> Result<(), ActorProcessingErr> {
-        let Some(registry) = registry.upgrade() else { return Ok(()) };
+    async fn handle(&self, _myself: ActorRef<Arrived>, message: Arrived, state: &mut State) -> Result<(), ActorProcessingErr> {
+        let Some(registry) = state.registry.upgrade() else { return Ok(()) };
         match wire::decode(message.0) {
             Ok(frame) => registry.take(frame),
-            Err(error) => tracing::warn!(%error, "a peer sent what is no frame"),
+            // Not a transmission error, against which the connection has checksums of its own.
+            Err(error @ FrameError::Checksum { connection }) => registry.violated(connection, &error.to_string()),
+            Err(error) => state.no_frame(&error),
         }
         Ok(())
     }

@@ -8,9 +8,9 @@
 //! 4. server: its verdict, its hello
 //! 5. client: its verdict
 //!
-//! A proof is HMAC-SHA256 under the cookie over the side and both first messages, compared in constant time; the cookie never travels. A verdict other than `ok`
-//! is a text that says why. The layout up to the hello is the same in every version, so that any two versions can tell each other which they are. Whoever
-//! watches the network learns names and ids and may take the connection over: off this host that is what TLS below is for.
+//! A proof is HMAC-SHA256 under the cookie over the side, both first messages and the TLS channel that all of this is in ([`Secret`]), compared in constant time; the cookie never travels. A verdict other than `ok`
+//! is a text that says why. The layout up to the hello is the same in every version, so that any two versions can tell each other which they are. Without
+//! TLS below, whoever watches the network learns names and ids, and may take the connection over.
 
 use std::io;
 
@@ -29,6 +29,10 @@ const MAGIC: &[u8; 5] = b"TMESH";
 const OPENING_BYTES: usize = MAGIC.len() + 3 + 32;
 const PROOF_BYTES: usize = 32;
 const OK: &[u8] = b"ok";
+/// First byte of what a peer with TLS says, as client and when it ends a connection: lengths that begin so are over the limit.
+const TLS_HANDSHAKE: usize = 0x16;
+const TLS_ALERT: usize = 0x15;
+const _: () = assert!(HANDSHAKE_BYTES_MAX < TLS_ALERT << 8);
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +92,14 @@ pub enum Refused {
     Itself,
     #[error("what answers is no node of this kind")]
     Stranger,
+    #[error("it speaks no TLS and this node does: give it the peer.tls_ settings")]
+    NoTls,
+    #[error("it speaks TLS and this node does not: give this node the peer.tls_ settings, or take them from that one")]
+    OnlyTls,
+    #[error("its certificate is refused: {0}")]
+    Certificate(String),
+    #[error("the TLS handshake with it failed: {0}")]
+    Tls(String),
     #[error("it refused this node: {0}")]
     ByPeer(String),
 }
@@ -113,11 +125,27 @@ pub struct Agreed {
     pub connection: u64,
 }
 
+/// What proves that a node is of the fleet.
+#[derive(Clone, Copy)]
+pub struct Secret<'a> {
+    pub cookie: &'a str,
+    /// Known to the two ends of the encrypted connection that this one is inside of; empty without one. Somebody in the middle has another one with each side, so
+    /// what he passes on proves nothing.
+    pub binding: &'a [u8],
+}
+
+impl<'a> Secret<'a> {
+    /// Outside of TLS.
+    pub const fn of(cookie: &'a str) -> Self {
+        Self { cookie, binding: &[] }
+    }
+}
+
 /// Makes itself known on a connection that this node opened.
 ///
 /// # Errors
 /// Why it cannot be used; the peer has been told.
-pub async fn dial<S>(stream: &mut S, cookie: &str, hello: &Hello, purpose: Purpose) -> Result<Agreed, HandshakeError>
+pub async fn dial<S>(stream: &mut S, secret: Secret<'_>, hello: &Hello, purpose: Purpose) -> Result<Agreed, HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -130,10 +158,10 @@ where
         };
         let (_, version) = read_opening(theirs)?;
         let version = refuse(stream, version).await?;
-        if !proves(cookie, b"server", &ours, theirs, proof) {
+        if !proves(secret, b"server", &ours, theirs, proof) {
             return refuse(stream, Err(Refused::Cookie)).await;
         }
-        let mut message = prove(cookie, b"client", &ours, theirs);
+        let mut message = prove(secret, b"client", &ours, theirs);
         message.extend_from_slice(&to_json(hello)?);
         send(stream, &message).await?;
         let verdict = receive(stream).await?;
@@ -147,7 +175,7 @@ where
             return refuse(stream, Err(objection)).await;
         }
         send(stream, OK).await?;
-        Ok(Agreed { peer, purpose, version, connection: number(cookie, &ours, theirs) })
+        Ok(Agreed { peer, purpose, version, connection: number(secret, &ours, theirs) })
     })
     .await
 }
@@ -156,12 +184,16 @@ where
 ///
 /// # Errors
 /// Why it cannot be used; the peer has been told.
-pub async fn accept<S>(stream: &mut S, cookie: &str, hello: &Hello) -> Result<Agreed, HandshakeError>
+pub async fn accept<S>(stream: &mut S, secret: Secret<'_>, hello: &Hello) -> Result<Agreed, HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     within_time(async {
-        let opened = receive(stream).await?;
+        let opened = match receive(stream).await {
+            // It may read the reason before it finds out by itself that this is no TLS.
+            Err(HandshakeError::Refused(refused @ Refused::OnlyTls)) => return refuse(stream, Err(refused)).await,
+            opened => opened?,
+        };
         let Ok(theirs) = <&[u8; OPENING_BYTES]>::try_from(&opened[..]) else { return Err(Refused::Stranger.into()) };
         let (purpose, version) = read_opening(theirs)?;
         let ours = opening(purpose);
@@ -174,13 +206,13 @@ where
             }
         };
         let mut answer = ours.to_vec();
-        answer.extend_from_slice(&prove(cookie, b"server", theirs, &ours));
+        answer.extend_from_slice(&prove(secret, b"server", theirs, &ours));
         send(stream, &answer).await?;
         let message = receive(stream).await?;
         let Some((proof, peer)) = message.split_first_chunk::<PROOF_BYTES>() else {
             return Err(Refused::ByPeer(text(&message)).into());
         };
-        if !proves(cookie, b"client", theirs, &ours, proof) {
+        if !proves(secret, b"client", theirs, &ours, proof) {
             // A refusal is text; nobody else's proof reads as one.
             let refused = if message.is_ascii() { Refused::ByPeer(text(&message)) } else { Refused::Cookie };
             return refuse(stream, Err(refused)).await;
@@ -195,12 +227,12 @@ where
         if verdict != OK {
             return Err(Refused::ByPeer(text(&verdict)).into());
         }
-        Ok(Agreed { peer, purpose, version, connection: number(cookie, theirs, &ours) })
+        Ok(Agreed { peer, purpose, version, connection: number(secret, theirs, &ours) })
     })
     .await
 }
 
-async fn within_time<T>(handshake: impl Future<Output = Result<T, HandshakeError>>) -> Result<T, HandshakeError> {
+pub async fn within_time<T>(handshake: impl Future<Output = Result<T, HandshakeError>>) -> Result<T, HandshakeError> {
     tokio::time::timeout(HANDSHAKE_TIME_MAX, handshake).await.unwrap_or(Err(HandshakeError::TimedOut))
 }
 
@@ -225,22 +257,22 @@ fn read_opening(opening: &[u8; OPENING_BYTES]) -> Result<(Purpose, Result<u8, Re
     Ok((purpose, fits.then_some(highest).ok_or(Refused::Version { theirs_min: *theirs_min, theirs_max: *theirs_max })))
 }
 
-fn keyed(cookie: &str, side: &[u8], client: &[u8], server: &[u8]) -> Option<Hmac<Sha256>> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(cookie.as_bytes()).ok()?;
-    [side, client, server].into_iter().for_each(|part| mac.update(part));
+fn keyed(secret: Secret<'_>, side: &[u8], client: &[u8], server: &[u8]) -> Option<Hmac<Sha256>> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.cookie.as_bytes()).ok()?;
+    [side, client, server, secret.binding].into_iter().for_each(|part| mac.update(part));
     Some(mac)
 }
 
-fn prove(cookie: &str, side: &[u8], client: &[u8], server: &[u8]) -> Vec<u8> {
-    keyed(cookie, side, client, server).map(|mac| mac.finalize().into_bytes().to_vec()).unwrap_or_default()
+fn prove(secret: Secret<'_>, side: &[u8], client: &[u8], server: &[u8]) -> Vec<u8> {
+    keyed(secret, side, client, server).map(|mac| mac.finalize().into_bytes().to_vec()).unwrap_or_default()
 }
 
-fn proves(cookie: &str, side: &[u8], client: &[u8], server: &[u8], proof: &[u8]) -> bool {
-    keyed(cookie, side, client, server).is_some_and(|mac| mac.verify_slice(proof).is_ok())
+fn proves(secret: Secret<'_>, side: &[u8], client: &[u8], server: &[u8], proof: &[u8]) -> bool {
+    keyed(secret, side, client, server).is_some_and(|mac| mac.verify_slice(proof).is_ok())
 }
 
-fn number(cookie: &str, client: &[u8], server: &[u8]) -> u64 {
-    prove(cookie, b"number", client, server).first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+fn number(secret: Secret<'_>, client: &[u8], server: &[u8]) -> u64 {
+    prove(secret, b"number", client, server).first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 /// Tells the other side why, if there is a reason.
@@ -281,6 +313,9 @@ async fn send<S: AsyncWrite + Unpin>(stream: &mut S, message: &[u8]) -> io::Resu
 
 async fn receive<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Vec<u8>, HandshakeError> {
     let length = usize::from(stream.read_u16().await?);
+    if [TLS_ALERT, TLS_HANDSHAKE].contains(&(length >> 8)) {
+        return Err(Refused::OnlyTls.into());
+    }
     if length > HANDSHAKE_BYTES_MAX {
         return Err(Refused::Stranger.into());
     }
@@ -306,7 +341,7 @@ mod tests {
 
     async fn meet(client: (&str, Hello), server: (&str, Hello)) -> (Result<Agreed, HandshakeError>, Result<Agreed, HandshakeError>) {
         let (mut a, mut b) = tokio::io::duplex(4 << 10);
-        tokio::join!(dial(&mut a, client.0, &client.1, Purpose::Session), accept(&mut b, server.0, &server.1))
+        tokio::join!(dial(&mut a, Secret::of(client.0), &client.1, Purpose::Session), accept(&mut b, Secret::of(server.0), &server.1))
     }
 
     #[tokio::test]
@@ -346,7 +381,7 @@ mod tests {
         of_the_future[MAGIC.len() + 1] = VERSION_MAX + 1;
         of_the_future[MAGIC.len() + 2] = VERSION_MAX + 3;
         send(&mut a, &of_the_future).await.expect("sent");
-        let refused = accept(&mut b, "secret", &hello(1)).await.expect_err("refused").to_string();
+        let refused = accept(&mut b, Secret::of("secret"), &hello(1)).await.expect_err("refused").to_string();
         assert!(refused.contains("versions 2 to 4"), "{refused}");
         assert!(receive(&mut a).await.expect("an opening that names the versions").starts_with(MAGIC));
     }
@@ -355,10 +390,10 @@ mod tests {
     async fn strangers_and_those_who_say_nothing_are_let_go() {
         let (mut a, mut b) = tokio::io::duplex(4 << 10);
         a.write_all(b"GET / HTTP/1.1\r\nhost: somebody\r\n\r\n").await.expect("sent");
-        assert!(matches!(accept(&mut b, "secret", &hello(1)).await, Err(HandshakeError::Refused(Refused::Stranger))));
+        assert!(matches!(accept(&mut b, Secret::of("secret"), &hello(1)).await, Err(HandshakeError::Refused(Refused::Stranger))));
         let (mut silent, _kept) = tokio::io::duplex(4 << 10);
-        assert!(matches!(accept(&mut silent, "secret", &hello(1)).await, Err(HandshakeError::TimedOut)));
+        assert!(matches!(accept(&mut silent, Secret::of("secret"), &hello(1)).await, Err(HandshakeError::TimedOut)));
         let (mut silent, _kept) = tokio::io::duplex(4 << 10);
-        assert!(matches!(dial(&mut silent, "secret", &hello(1), Purpose::Bulk).await, Err(HandshakeError::TimedOut)));
+        assert!(matches!(dial(&mut silent, Secret::of("secret"), &hello(1), Purpose::Bulk).await, Err(HandshakeError::TimedOut)));
     }
 }

@@ -31,10 +31,22 @@ pub const DETAIL_BYTES_MAX: usize = 1_024;
 
 /// Connections at the peer port that have not said who they are.
 pub const HANDSHAKES_MAX: usize = 64;
+/// The same of one address. Nodes on one host share it.
+pub const HANDSHAKES_OF_ONE_MAX: usize = 16;
 /// A connection must have said who it is, and be ready for use, within this time.
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(3);
 /// One message of a handshake, in bytes.
 pub const HANDSHAKE_BYTES_MAX: usize = 4 << 10;
+/// A refused connection is kept open this long, and this many of its bytes are read, so that the other side learns why.
+pub const LINGER_TIME_MAX: Duration = Duration::from_millis(500);
+pub const LINGER_BYTES_MAX: usize = 64 << 10;
+/// That a certificate ends is said this long before, and again after that time.
+pub const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 3_600);
+pub const SAY_EXPIRY_AGAIN_AFTER: Duration = Duration::from_secs(24 * 3_600);
+/// How often certificate files are looked at when no connection is made.
+pub const LOOK_AT_FILES_EVERY: Duration = Duration::from_secs(3_600);
+/// That something came which is no frame is said again after this time.
+pub const SAY_NO_FRAME_AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// An address must take a connection within this time.
 pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
 /// First wait before a peer is dialled again; it doubles up to [`REDIAL_WAIT_MAX`].
@@ -62,4 +74,5 @@ const _: () = {
     assert!(URGENT_BYTES_MAX <= CHUNK_BYTES_MAX);
     assert!(QUEUED_BYTES_MAX >= MESSAGE_BYTES_MAX && ARRIVING_BYTES_MAX >= MESSAGE_BYTES_MAX);
     assert!(BULK_BLOCK_BYTES <= FRAME_BYTES_MAX);
+    assert!(HANDSHAKES_OF_ONE_MAX <= HANDSHAKES_MAX / 2);
 };

@@ -82,6 +82,16 @@ impl Registry {
         Some(session)
     }
 
+    /// A connection brought what cannot be right. Its number is known to its two ends only, so nobody ends another's session.
+    pub fn violated(&self, connection: u64, what: &str) {
+        let session = match self.by_connection.lock().get(&connection) {
+            Some(Slot::Ready(session)) => session.clone(),
+            // It ends in time if nothing else comes.
+            Some(Slot::Opening { .. }) | None => return,
+        };
+        session.violated(what);
+    }
+
     /// A frame of whichever connection. Frames of connections that have ended are dropped.
     pub fn take(&self, frame: Frame) {
         let session = {

@@ -108,6 +108,19 @@ impl Session {
         inner.tasks.abort_all();
     }
 
+    /// The peer does what no peer does.
+    pub fn violated(&self, what: &str) {
+        tracing::error!(node = %self.peer.node, name = self.peer.name, what, "a peer does not keep to the protocol: its session ends");
+        self.actor.stop(Some("violation".to_owned()));
+    }
+
+    /// What a peer may send that does not keep to the protocol.
+    #[cfg(test)]
+    pub fn send_raw(&self, bytes: Vec<u8>) {
+        let message = SerializedMessage::Cast { variant: VARIANT.to_owned(), args: bytes, metadata: None };
+        self.endpoint.send_serialized(message).expect("sent");
+    }
+
     fn cancel(self: &Arc<Self>, request: u64) {
         self.with(|inner, effects| {
             if inner.waiting.remove(&request).is_some() {
@@ -156,10 +169,7 @@ impl Session {
                         let _ = waiting.send(result);
                     }
                 }
-                Effect::Violation(what) => {
-                    tracing::error!(node = %self.peer.node, name = self.peer.name, what, "a peer does not keep to the protocol: its session ends");
-                    self.actor.stop(Some("violation".to_owned()));
-                }
+                Effect::Violation(what) => self.violated(&what),
             }
         }
     }

@@ -6,7 +6,11 @@ use tallymesh_storage::clock::SystemClock;
 use tokio::sync::Semaphore;
 
 use super::*;
+use crate::peer::bulk::BulkSource;
 use crate::peer::limits::{MESSAGE_BYTES_MAX, WINDOW_BYTES};
+
+mod hostile;
+mod tls;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -72,12 +76,38 @@ pub fn hello(node: u128, boot: u64) -> Hello {
     }
 }
 
+/// A file that every node of these tests has.
+struct OneFile;
+
+impl OneFile {
+    const BYTES: usize = 700_000;
+
+    fn byte(at: usize) -> u8 {
+        ((at as u32).wrapping_mul(2_654_435_761) >> 24) as u8
+    }
+}
+
+impl BulkSource for OneFile {
+    fn length(&self, _shard: ShardId, name: &str) -> io::Result<Option<u64>> {
+        Ok((name == "file").then_some(Self::BYTES as u64))
+    }
+
+    fn read_at(&self, _shard: ShardId, _name: &str, offset: u64, len: usize) -> io::Result<Bytes> {
+        Ok((offset as usize..offset as usize + len).map(Self::byte).collect())
+    }
+}
+
 /// A node at a port of its own.
-pub async fn node(mut hello: Hello, cookie: &str) -> Node {
+pub async fn node(hello: Hello, cookie: &str) -> Node {
+    node_with(hello, cookie, None).await
+}
+
+async fn node_with(mut hello: Hello, cookie: &str, tls: Option<TlsFiles>) -> Node {
     let free = TcpListener::bind("127.0.0.1:0").await.expect("port").local_addr().expect("address");
     hello.address = free.to_string();
     let echo = Echo::new();
-    let options = PeerOptions { hello, cookie: cookie.to_owned(), listen: free, clock: Arc::new(SystemClock::new()), bulk: None };
+    let bulk = Some(Arc::new(BulkServer::new(Arc::new(OneFile), u64::MAX)));
+    let options = PeerOptions { hello, cookie: cookie.to_owned(), listen: free, clock: Arc::new(SystemClock::new()), bulk, tls };
     let peers = Peers::start(options, Arc::new(Answers(echo.clone()))).await.expect("started");
     Node { peers, echo }
 }

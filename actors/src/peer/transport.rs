@@ -16,13 +16,15 @@ use ractor_cluster::{BoxRead, BoxWrite, ClusterBidiStream, NodeEventSubscription
 use tallymesh_storage::clock::Clock;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::bulk::BulkServer;
+use super::credentials::Credentials;
 use super::dialer::{Dialer, Dialled, Target};
-use super::handshake::{self, Agreed, HandshakeError, Hello, Purpose, Refused};
-use super::limits::{CONNECT_TIME_MAX, DIAL_TICK, FRAME_BYTES_MAX, HANDSHAKE_TIME_MAX, HANDSHAKES_MAX};
+use super::doors::Doors;
+use super::handshake::{Agreed, HandshakeError, Hello, Purpose, Refused};
+use super::limits::{CONNECT_TIME_MAX, DIAL_TICK, FRAME_BYTES_MAX, HANDSHAKE_TIME_MAX, LOOK_AT_FILES_EVERY};
 use super::registry::Registry;
 use super::rpc::Handler;
 use super::session::Session;
@@ -112,7 +114,7 @@ impl NodeEventSubscription for Subscription {
 /// What a transport is started with.
 pub struct Start {
     pub me: Arc<RwLock<Hello>>,
-    pub cookie: String,
+    pub credentials: Arc<Credentials>,
     pub listener: TcpListener,
     pub registry: Arc<Registry>,
     pub handler: Arc<dyn Handler>,
@@ -138,7 +140,7 @@ impl Transport {
         let name = format!("{}.{}.{}", me.node, me.boot, endpoint.get_id().pid());
         let host = format!("{}.{}", me.node, me.boot);
         let mode = Some(NodeConnectionMode::Isolated);
-        let server = NodeServer::new(0, start.cookie.clone(), name, host, None, mode)
+        let server = NodeServer::new(0, start.credentials.cookie().to_owned(), name, host, None, mode)
             .with_listen_addr(IpAddr::V4(Ipv4Addr::LOCALHOST))
             .with_max_inbound_frame_size(FRAME_BYTES_MAX as u64 + ENVELOPE_BYTES_MAX);
         let (server, server_task) = Actor::spawn(None, server, ()).await.map_err(|e| format!("the peers' node server: {e}"))?;
@@ -154,9 +156,10 @@ impl Transport {
             dialer,
             open: HashMap::new(),
             tasks: JoinSet::new(),
-            doors: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
+            doors: Arc::new(Doors::default()),
             said: BTreeSet::new(),
             turned_away: BTreeMap::new(),
+            look_at_files: Duration::ZERO,
         };
         let task = tokio::spawn(async move {
             let server = running.server.clone();
@@ -210,10 +213,12 @@ struct Running {
     open: HashMap<u64, Open>,
     /// Handshakes, dials, bulk streams.
     tasks: JoinSet<()>,
-    doors: Arc<Semaphore>,
+    doors: Arc<Doors>,
     /// Addresses of which it was logged that they are not reached.
     said: BTreeSet<String>,
     turned_away: BTreeMap<(IpAddr, String), Duration>,
+    /// When certificate files are looked at although nobody connects.
+    look_at_files: Duration,
 }
 
 /// Addresses and reasons that are remembered as logged.
@@ -288,44 +293,50 @@ impl Running {
 
     fn tick(&mut self) {
         let now = self.now();
+        if now >= self.look_at_files
+            && let Some(tls) = self.start.credentials.tls().cloned()
+        {
+            self.look_at_files = now + LOOK_AT_FILES_EVERY;
+            self.tasks.spawn_blocking(move || drop(tls.look()));
+        }
         let late: Vec<u64> = self.open.iter().filter(|(_, o)| !o.ready && now >= o.since + HANDSHAKE_TIME_MAX).map(|(c, _)| *c).collect();
         for connection in late {
             self.end(connection, "not ready in time");
         }
         let registry = self.start.registry.clone();
         for address in self.dialer.due(now, |node| registry.session(node).is_some()) {
-            let (events, cookie, me) = (self.events.clone(), self.start.cookie.clone(), self.start.me.read().clone());
+            let (events, credentials, me) = (self.events.clone(), self.start.credentials.clone(), self.start.me.read().clone());
             self.tasks.spawn(async move {
-                let result = dial(&address, &cookie, &me, Purpose::Session).await;
+                let result = dial(&address, &credentials, &me, Purpose::Session).await;
                 let _ = events.send(Event::Dialled { address, result: result.map(|(stream, agreed)| Connected { stream, agreed }) });
             });
         }
     }
 
     fn accepted(&mut self, accepted: io::Result<(TcpStream, SocketAddr)>) {
-        let (mut stream, from) = match accepted {
+        let (stream, from) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection at the peer port could not be accepted");
                 return;
             }
         };
-        let Ok(door) = self.doors.clone().try_acquire_owned() else {
-            tracing::warn!(%from, limit = HANDSHAKES_MAX, "too many connections at the peer port have not said who they are");
-            return;
+        let door = match self.doors.open(from.ip()) {
+            Ok(door) => door,
+            Err(reason) => return self.not_accepted(from.ip(), reason),
         };
-        let (events, cookie, me, bulk) =
-            (self.events.clone(), self.start.cookie.clone(), self.start.me.read().clone(), self.start.bulk.clone());
+        let (events, credentials, me, bulk) =
+            (self.events.clone(), self.start.credentials.clone(), self.start.me.read().clone(), self.start.bulk.clone());
         self.tasks.spawn(async move {
             let _ = stream.set_nodelay(true);
-            let result = handshake::accept(&mut stream, &cookie, &me).await;
+            let result = credentials.accept(stream, &me).await;
             drop(door);
             match result {
-                Ok(agreed) if agreed.purpose == Purpose::Session => {
-                    let connected = Connected { stream: Box::new(stream), agreed };
+                Ok((stream, agreed)) if agreed.purpose == Purpose::Session => {
+                    let connected = Connected { stream, agreed };
                     let _ = events.send(Event::Connected { connected, is_server: true });
                 }
-                Ok(agreed) => {
+                Ok((stream, agreed)) => {
                     if let Some(bulk) = bulk {
                         bulk.serve(stream, &agreed.peer).await;
                     }
@@ -488,10 +499,14 @@ fn endpoint_of(info: &NodeServerSessionInformation, node: NodeId, boot: BootId) 
 }
 
 /// Opens a connection to an address and makes this node known there.
-pub async fn dial(address: &str, cookie: &str, me: &Hello, purpose: Purpose) -> Result<(Box<dyn Stream>, Agreed), HandshakeError> {
+pub async fn dial(
+    address: &str,
+    credentials: &Credentials,
+    me: &Hello,
+    purpose: Purpose,
+) -> Result<(Box<dyn Stream>, Agreed), HandshakeError> {
     let connected = tokio::time::timeout(CONNECT_TIME_MAX, TcpStream::connect(address)).await;
-    let mut stream = connected.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the address does not answer"))??;
+    let stream = connected.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the address does not answer"))??;
     stream.set_nodelay(true)?;
-    let agreed = handshake::dial(&mut stream, cookie, me, purpose).await?;
-    Ok((Box::new(stream), agreed))
+    credentials.greet(stream, me, purpose).await
 }

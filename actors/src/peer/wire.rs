@@ -72,7 +72,7 @@ pub enum FrameError {
     #[error("the head of a frame does not read: {0}")]
     Head(String),
     #[error("the checksum of a frame is wrong")]
-    Checksum,
+    Checksum { connection: u64 },
 }
 
 /// Encodes a frame with its checksum, in the version that was agreed on (there is one so far).
@@ -111,7 +111,7 @@ pub fn decode(bytes: Vec<u8>) -> Result<Frame, FrameError> {
     let head = rkyv::from_bytes::<Head, rkyv::rancor::Error>(&aligned).map_err(|e| FrameError::Head(e.to_string()))?;
     let body = bytes.slice(body_at..);
     if crc32fast::hash(&body) != head.crc32 {
-        return Err(FrameError::Checksum);
+        return Err(FrameError::Checksum { connection: head.connection });
     }
     Ok(Frame { head, body })
 }
@@ -162,7 +162,7 @@ mod tests {
             decode(changed)
         };
         assert_eq!(change(3, 9), Err(FrameError::Version { found: 9 }));
-        assert_eq!(change(bytes.len() - 1, b'Y'), Err(FrameError::Checksum));
+        assert_eq!(change(bytes.len() - 1, b'Y'), Err(FrameError::Checksum { connection: head().connection }));
         assert!(matches!(change(0, b'X'), Err(FrameError::NoFrame(_))));
         assert!(matches!(decode(vec![0; FRAME_BYTES_MAX + 1]), Err(FrameError::TooLarge(_))));
     }

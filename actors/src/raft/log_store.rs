@@ -73,6 +73,8 @@ pub struct LogStore {
     stop: StopReason,
     purged: Option<LogId>,
     last: Option<LogId>,
+    /// The newest entry that is known to be committed. Written with the entries that follow, which costs no sync of its own.
+    committed: Option<LogId>,
 }
 
 impl LogStore {
@@ -84,9 +86,13 @@ impl LogStore {
             Some((index, meta)) => Some(codec::decode_log_id(*index, meta)?),
             None => None,
         };
-        let mut store = Self { wal, shard, durable, stop, purged, last: purged };
+        let mut store = Self { wal, shard, durable, stop, purged, last: purged, committed: None };
         if let Some((_, last)) = state.entries {
             store.last = store.id_at(last)?;
+            let entry = store.wal.read(shard.0, last..last + 1)?;
+            let committed = entry.first().map_or(0, |entry| codec::decode_committed(&entry.meta));
+            // No entry says this of itself or of later ones; 0 is what says nothing.
+            store.committed = if committed == 0 { None } else { store.id_at(committed.min(last))? };
         }
         Ok(store)
     }
@@ -190,6 +196,15 @@ impl RaftLogStorage<ShardRaft> for LogStore {
         self.vote().map_err(|e| self.failed(StorageIOError::read_vote, &e))
     }
 
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), RaftStorageError> {
+        self.committed = self.committed.max(committed);
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, RaftStorageError> {
+        Ok(self.committed)
+    }
+
     async fn append<I>(&mut self, entries: I, callback: LogFlushed<ShardRaft>) -> Result<(), RaftStorageError>
     where
         I: IntoIterator<Item = Entry<ShardRaft>> + OptionalSend,
@@ -203,7 +218,8 @@ impl RaftLogStorage<ShardRaft> for LogStore {
                 // A snapshot covers it: it may come late, from a leader that did not know.
                 continue;
             }
-            encoded.push(codec::encode_entry(entry).map_err(|e| self.failed(StorageIOError::write_logs, &e))?);
+            let committed = self.committed.map_or(0, |id| id.index);
+            encoded.push(codec::encode_own_entry(entry, committed).map_err(|e| self.failed(StorageIOError::write_logs, &e))?);
         }
         let stop = self.stop.clone();
         self.wal.append(

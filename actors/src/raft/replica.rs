@@ -58,6 +58,14 @@ pub struct OpenReplica {
     pub stop: StopReason,
 }
 
+/// Who leads, as one replica sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leadership {
+    pub leader: Option<u64>,
+    pub leads: bool,
+    pub term: u64,
+}
+
 /// A group as one of its replicas sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Group {
@@ -149,7 +157,10 @@ impl RaftReplica {
     /// # Errors
     /// What stopped it.
     pub async fn join_fleet<N: RaftNetworkFactory<ShardRaft>>(open: OpenReplica, network: N) -> Result<Self, ReplicatorError> {
-        Self::open_in(open, network, KEPT_ENTRIES).await
+        let replica = Self::open_in(open, network, KEPT_ENTRIES).await?;
+        // When to stand is decided elsewhere, by who has lost whom.
+        replica.raft.runtime_config().elect(false);
+        Ok(replica)
     }
 
     async fn open_in<N: RaftNetworkFactory<ShardRaft>>(open: OpenReplica, network: N, kept: u64) -> Result<Self, ReplicatorError> {
@@ -184,7 +195,12 @@ impl RaftReplica {
 
     /// Who is in the group, and how far they are.
     pub fn group(&self) -> Group {
-        let metrics = self.raft.metrics();
+        Self::group_of(&self.raft)
+    }
+
+    /// The same of a group that is no shard's.
+    pub fn group_of(raft: &Raft<ShardRaft>) -> Group {
+        let metrics = raft.metrics();
         let metrics = metrics.borrow();
         let membership = metrics.membership_config.membership();
         let matched = metrics.replication.iter().flatten();
@@ -200,6 +216,14 @@ impl RaftReplica {
         }
     }
 
+    /// The part of [`Self::group`] that every request asks for.
+    pub fn leadership(&self) -> Leadership {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let leads = metrics.state == ServerState::Leader && metrics.running_state.is_ok();
+        Leadership { leader: metrics.current_leader, leads, term: metrics.current_term }
+    }
+
     /// One step of a change of who is in the group.
     ///
     /// # Errors
@@ -212,11 +236,6 @@ impl RaftReplica {
     pub async fn stand(&self) {
         // A group that has ended elects nobody.
         let _ = self.raft.trigger().elect().await;
-    }
-
-    /// Whether it may stand by itself when it has not heard of a leader for long.
-    pub fn set_may_stand(&self, may_stand: bool) {
-        self.raft.runtime_config().elect(may_stand);
     }
 
     async fn lead(&self) -> Result<(), ReplicatorError> {

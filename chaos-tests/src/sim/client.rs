@@ -1,6 +1,7 @@
 //! Clients: some write and try again until they know, some read.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -220,8 +221,14 @@ async fn by_token(world: &Arc<World>, shard: ShardId, asked: Arc<ShardQuery>, ra
 
 /// Starts them.
 pub fn spawn_all(world: &Arc<World>) {
+    world.writing.store(world.plan.writers, Ordering::Relaxed);
     for number in 0..world.plan.writers {
-        world.spawn(OUTSIDE, writer(world.clone(), number));
+        let world = world.clone();
+        let its_world = world.clone();
+        world.spawn(OUTSIDE, async move {
+            writer(its_world.clone(), number).await;
+            its_world.writing.fetch_sub(1, Ordering::Relaxed);
+        });
     }
     for number in 0..world.plan.readers {
         world.spawn(OUTSIDE, reader(world.clone(), number));

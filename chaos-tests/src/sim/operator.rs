@@ -64,6 +64,7 @@ impl Fleet {
         world.spawn(OUTSIDE, starts(world.clone(), fleet.clone()));
         world.spawn(OUTSIDE, members_of_all(world.clone(), fleet.clone()));
         world.spawn(OUTSIDE, ticks(world.clone()));
+        world.spawn(OUTSIDE, guard(world.clone()));
         fleet
     }
 
@@ -147,6 +148,36 @@ async fn configure(world: &Arc<World>, shard: ShardId) {
             }
         }
         sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Has followers that have lost their leader stand for election, one after the other, as the product's guard does: openraft draws its election time-out once,
+/// and two candidates with the same one would split the votes for ever.
+async fn guard(world: Arc<World>) {
+    let patience = if world.plan.keeps_entries { Duration::from_millis(20) } else { Duration::from_secs(4) };
+    let mut losses: BTreeMap<(u64, ShardId), (Instant, u32)> = BTreeMap::new();
+    loop {
+        sleep(Duration::from_millis(40)).await;
+        let nodes = world.all_nodes();
+        for node in nodes.iter().filter(|node| !world.is_held(node.id)) {
+            let Some(running) = node.running() else { continue };
+            for (shard, replica) in running.replicas.iter() {
+                let group = replica.raft.group();
+                let reaches = |other: u64| world.net.passes(node.id, other) && world.net.passes(other, node.id);
+                let is_there = |other: u64| world.node(other).is_some_and(|other| other.running().is_some()) && reaches(other);
+                if group.leads || group.leader.is_some_and(is_there) || !group.voters.contains(&node.id) {
+                    losses.remove(&(node.id, *shard));
+                    continue;
+                }
+                let heirs: Vec<u64> = group.voters.iter().copied().filter(|id| *id == node.id || is_there(*id)).collect();
+                let rank = heirs.iter().position(|id| *id == node.id).unwrap_or(0) as u32;
+                let (since, attempts) = losses.entry((node.id, *shard)).or_insert((Instant::now(), 0));
+                if Instant::now() >= *since + patience + Duration::from_millis(60) * (rank + *attempts * heirs.len() as u32) {
+                    *attempts += 1;
+                    scoped(node.id, replica.raft.stand()).await;
+                }
+            }
+        }
     }
 }
 

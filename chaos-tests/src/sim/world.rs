@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -42,6 +42,8 @@ pub struct World {
     pub orders: mpsc::UnboundedSender<Order>,
     /// Nothing goes wrong any more.
     pub is_healing: AtomicBool,
+    /// Writers that have not ended.
+    pub writing: AtomicU64,
     trace: Mutex<Trace>,
     tasks: Mutex<BTreeMap<Scope, Vec<AbortHandle>>>,
     /// Scopes that are stopped, with the tasks that would like to run.
@@ -60,6 +62,7 @@ impl World {
             nodes: Mutex::default(),
             orders,
             is_healing: AtomicBool::new(false),
+            writing: AtomicU64::new(0),
             trace: Mutex::new(Trace { lines: is_traced.then(Vec::new), ..Trace::default() }),
             tasks: Mutex::default(),
             held: Mutex::default(),

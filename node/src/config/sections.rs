@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use tallymesh_protocol::cardinality::CardinalityBudget;
 use tallymesh_protocol::definition::MetricDefinition;
 
+use super::peer::Peer;
 use super::units::{ByteSize, Keep, OrAuto, Period};
 
 /// Everything an operator may set.
@@ -15,6 +16,7 @@ pub struct Config {
     pub cluster: Cluster,
     pub node: Node,
     pub http: Http,
+    pub peer: Peer,
     pub clients: Clients,
     pub ingest: Ingest,
     pub windows: Windows,
@@ -39,13 +41,21 @@ pub struct Cluster {
     /// Fixed when the data directory is made.
     pub shards: u16,
     pub replication: OrAuto<u8>,
-    /// Peer addresses of the nodes that found the cluster.
+    /// Peer addresses of the nodes that found the cluster, or of any members of one that is to be joined.
     pub founders: Vec<String>,
+    /// A member that was silent for so long gives its shards to others.
+    pub lost_after: Period,
 }
 
 impl Default for Cluster {
     fn default() -> Self {
-        Self { name: "tallymesh".to_owned(), shards: 16, replication: OrAuto::Auto, founders: Vec::new() }
+        Self {
+            name: "tallymesh".to_owned(),
+            shards: 16,
+            replication: OrAuto::Auto,
+            founders: Vec::new(),
+            lost_after: Period::minutes(10),
+        }
     }
 }
 

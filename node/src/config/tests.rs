@@ -89,9 +89,14 @@ fn what_is_not_toml_is_a_string_and_what_must_be_text_stays_text() {
 fn impossible_values_are_refused_with_the_key_and_the_way_out() {
     for (assignment, key, hint) in [
         ("cluster.shards=0", "cluster.shards", "1 to 1024"),
-        ("cluster.replication=3", "cluster.replication", "single node"),
+        ("cluster.replication=3", "cluster.replication", "1 founders"),
         ("cluster.founders=[\"a:1\",\"b:1\",\"c:1\"]", "cluster.founders", "leave it empty"),
         ("http.addr=nowhere", "http.addr", "127.0.0.1:7070"),
+        ("peer.addr=nowhere", "peer.addr", "10.0.0.1:7071"),
+        ("peer.addr=127.0.0.1:1", "peer.cookie_file", "openssl rand"),
+        ("peer.advertise=a:1", "peer.advertise", "peer.addr is empty"),
+        ("peer.advertise=a", "peer.advertise", "node-1.example.net:7071"),
+        ("peer.tls_cert=a.pem", "peer.tls_ca", "peer.tls_cert is set"),
         ("retention.minute=3y", "retention.minute", "retention.hour"),
         ("retention.day=1y", "retention.hour", "retention.day"),
         ("log.max=1MiB", "log.max", "log.segment"),
@@ -115,4 +120,56 @@ fn impossible_values_are_refused_with_the_key_and_the_way_out() {
 fn raw_retention_is_accepted_with_a_warning() {
     assert!(Config::default().warnings().is_empty());
     assert_eq!(set("retention.raw=30d").expect("valid").warnings().len(), 1);
+}
+
+fn with_peers(sets: &[String]) -> Result<Config, ConfigError> {
+    let sets = [&["peer.addr=127.0.0.1:1".to_owned()], sets].concat();
+    Config::load(&Sources { sets, ..Sources::default() })
+}
+
+#[test]
+fn cookie_comes_from_the_setting_or_a_file_and_is_not_printed() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let file = dir.path().join("cookie");
+    std::fs::write(&file, "of a file and long enough\n").expect("written");
+    let in_file = format!("peer.cookie_file={}", file.display());
+    let access = |sets: &[String]| with_peers(sets).expect("valid").peer.access().expect("read").expect("a port");
+    assert_eq!(access(&[in_file.clone()]).cookie.0, "of a file and long enough");
+    let config = with_peers(&["peer.cookie=of a setting".to_owned()]).expect("valid");
+    assert_eq!(config.peer.access().expect("read").expect("a port").cookie.0, "of a setting");
+    assert!(!format!("{config:?}").contains("of a setting"));
+    assert_eq!(config.warnings().len(), 1, "it is short");
+
+    let both = with_peers(&[in_file.clone(), "peer.cookie=x".to_owned()]).expect_err("both").to_string();
+    assert!(both.contains("choose one"), "{both}");
+    std::fs::write(&file, " \n").expect("written");
+    assert!(with_peers(&[in_file.clone()]).expect_err("empty").to_string().contains("nothing in it"));
+    std::fs::remove_file(&file).expect("removed");
+    assert!(with_peers(&[in_file]).expect_err("absent").to_string().contains("cannot be read"));
+    assert!(Config::default().peer.access().expect("nothing to read").is_none());
+}
+
+#[test]
+fn certificates_are_tried_at_boot() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let made = crate::certs::Fleet { dir: dir.path().to_owned(), days: 10, renew: false };
+    made.make(&["a".to_owned(), "b".to_owned()], &tallymesh_storage::clock::SystemClock::new()).expect("made");
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let load = |cert: &str, key: &str| {
+        with_peers(&[
+            format!("peer.cookie_file={}", at("cookie")),
+            format!("peer.tls_ca={}", at("ca.pem")),
+            format!("peer.tls_cert={}", at(cert)),
+            format!("peer.tls_key={}", at(key)),
+        ])
+    };
+    let config = load("a.pem", "a-key.pem").expect("valid");
+    assert!(config.peer.access().expect("read").is_some_and(|access| access.tls.is_some()));
+    assert_eq!(config.warnings(), []);
+    for (cert, key, says) in
+        [("a.pem", "b-key.pem", "does not belong"), ("c.pem", "a-key.pem", "cannot read"), ("a.pem", "a.pem", "no private key")]
+    {
+        let message = load(cert, key).expect_err(says).to_string();
+        assert!(message.contains("`peer.tls_cert`") && message.contains(says), "{message}");
+    }
 }

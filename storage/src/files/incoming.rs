@@ -10,7 +10,11 @@ use crate::StorageError;
 use crate::disk::DiskFile;
 
 /// What a file that has not arrived in full is called: a start removes it.
-const TEMPORARY: &str = "arriving";
+const TEMPORARY: &str = "arriving.";
+
+pub(super) fn is_arriving(name: &str) -> bool {
+    name.starts_with(TEMPORARY)
+}
 
 impl ShardFiles {
     /// Notes that a snapshot of these files is to be installed, in place of what was noted before; those of them that are not here yet.
@@ -36,7 +40,7 @@ impl ShardFiles {
     /// # Errors
     /// The disk's.
     pub fn arrive(&self, file: FileRef) -> Result<ArrivingFile, StorageError> {
-        let path = self.dir.join(format!("{TEMPORARY}.{}", file.name));
+        let path = self.dir.join(format!("{TEMPORARY}{}", file.name));
         if self.disk.exists(&path) {
             self.disk.remove(&path).map_err(|e| StorageError::io("remove", &path, e))?;
         }

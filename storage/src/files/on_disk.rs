@@ -117,7 +117,7 @@ impl ShardFiles {
     pub fn adopt(&self, order: Option<u64>, live: BTreeSet<String>) -> Result<(), StorageError> {
         let mut committed = self.shared.committed.lock();
         for name in self.disk.list(&self.dir).map_err(|e| StorageError::io("list", &*self.dir, e))? {
-            let is_partial = name == MANIFEST_TEMPORARY || name.contains('.');
+            let is_partial = name == MANIFEST_TEMPORARY || super::incoming::is_arriving(&name);
             if is_partial || (number_of(&name).is_some() && !live.contains(&name)) {
                 self.remove(&name)?;
             }

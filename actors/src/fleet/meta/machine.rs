@@ -98,6 +98,19 @@ impl MetaMachine {
         })
     }
 
+    /// What a directory's last saved state is; for who needs it before the group is open.
+    ///
+    /// # Errors
+    /// The disk's, or a file that is not of this format.
+    pub fn peek(disk: &dyn Disk, dir: &Path) -> Result<Option<MetaState>, StorageError> {
+        let path = dir.join(NAME);
+        if !disk.exists(&path) {
+            return Ok(None);
+        }
+        let bytes = disk.read(&path).map_err(|e| StorageError::io("read", &path, e))?;
+        read(&path, &bytes).map(|file| Some(file.state))
+    }
+
     pub fn watch(&self) -> watch::Receiver<Arc<MetaState>> {
         self.state.subscribe()
     }

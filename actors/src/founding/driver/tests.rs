@@ -68,7 +68,7 @@ async fn start(number: u128, name: &str, address: &str, founders: &[String], dis
         cluster_id: membership.map(|membership| membership.cluster_id().to_owned()),
     };
     let listen = address.parse().expect("address");
-    let options = PeerOptions { hello, cookie: "secret".to_owned(), listen, clock, bulk: None };
+    let options = PeerOptions { hello, cookie: "secret".to_owned(), listen, clock, bulk: None, tls: None };
     let peers = Peers::start(options, Arc::new(Answers(service.clone(), members))).await.expect("started");
     peers.set_targets(founders.iter().map(|address| Target { node: None, address: address.clone() }).collect());
     let run = tokio::spawn(service.clone().run(peers.clone()));

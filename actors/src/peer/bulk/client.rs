@@ -9,6 +9,7 @@ use tallymesh_protocol::hash::ShardId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::super::NodeId;
+use super::super::credentials::Credentials;
 use super::super::handshake::{HandshakeError, Hello, Purpose};
 use super::super::limits::BULK_BLOCK_BYTES;
 use super::super::transport::{Stream, dial};
@@ -45,12 +46,12 @@ pub struct Progress {
 #[derive(Clone)]
 pub struct BulkClient {
     me: Arc<RwLock<Hello>>,
-    cookie: Arc<str>,
+    credentials: Arc<Credentials>,
 }
 
 impl BulkClient {
-    pub(in crate::peer) fn new(me: Arc<RwLock<Hello>>, cookie: &str) -> Self {
-        Self { me, cookie: cookie.into() }
+    pub(in crate::peer) fn new(me: Arc<RwLock<Hello>>, credentials: Arc<Credentials>) -> Self {
+        Self { me, credentials }
     }
 
     /// Fetches a file of the node at `address` from `offset` on and gives `sink` each block as it comes, checked. What the sink was given is good even if the rest
@@ -66,7 +67,7 @@ impl BulkClient {
         mut sink: impl FnMut(Bytes, Progress) -> io::Result<()> + Send,
     ) -> Result<Progress, BulkError> {
         let me = self.me.read().clone();
-        let (mut stream, agreed) = dial(address, &self.cookie, &me, Purpose::Bulk).await?;
+        let (mut stream, agreed) = dial(address, &self.credentials, &me, Purpose::Bulk).await?;
         if agreed.peer.node != node {
             return Err(BulkError::OtherNode { address: address.to_owned(), found: agreed.peer.node, wanted: node });
         }
@@ -75,6 +76,7 @@ impl BulkClient {
         let mut message = (json.len() as u32).to_le_bytes().to_vec();
         message.extend_from_slice(&json);
         in_time(stream.write_all(&message)).await?;
+        in_time(stream.flush()).await?;
         match in_time(stream.read_u8()).await? {
             STATUS_OK => {}
             STATUS_BUSY => return Err(BulkError::Busy),

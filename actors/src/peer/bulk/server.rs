@@ -49,7 +49,7 @@ impl BulkServer {
     async fn answer(&self, stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<()> {
         let ask = in_time(read_ask(stream)).await?;
         let Ok(_stream) = self.streams.try_acquire() else {
-            return in_time(stream.write_all(&[STATUS_BUSY])).await;
+            return only(stream, STATUS_BUSY).await;
         };
         let source = self.source.clone();
         let shard = ShardId(ask.shard);
@@ -58,10 +58,10 @@ impl BulkServer {
         let found = blocking(move || if is_plain_name(&its) { source.length(shard, &its) } else { Ok(None) }).await;
         let length = match found {
             Ok(Some(length)) if ask.version == ASK_VERSION && ask.offset <= length => length,
-            Ok(_) => return in_time(stream.write_all(&[STATUS_NOT_FOUND])).await,
+            Ok(_) => return only(stream, STATUS_NOT_FOUND).await,
             Err(error) => {
                 tracing::error!(shard = shard.0, name = &*name, %error, "a file cannot be given to a peer");
-                return in_time(stream.write_all(&[STATUS_FAILED])).await;
+                return only(stream, STATUS_FAILED).await;
             }
         };
         in_time(stream.write_all(&[STATUS_OK])).await?;
@@ -77,11 +77,18 @@ impl BulkServer {
             head[4..].copy_from_slice(&crc32fast::hash(&block).to_le_bytes());
             in_time(stream.write_all(&head)).await?;
             in_time(stream.write_all(&block)).await?;
+            // The next block may wait for its turn; TLS would keep the end of this one.
+            in_time(stream.flush()).await?;
             offset += len as u64;
         }
         in_time(stream.write_all(&[0; 8])).await?;
         in_time(stream.flush()).await
     }
+}
+
+async fn only(stream: &mut (impl AsyncWrite + Unpin), status: u8) -> io::Result<()> {
+    in_time(stream.write_all(&[status])).await?;
+    in_time(stream.flush()).await
 }
 
 async fn read_ask(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Ask> {

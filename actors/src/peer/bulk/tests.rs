@@ -5,7 +5,8 @@ use tallymesh_protocol::hash::ShardId;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::peer::handshake::{self, Hello};
+use crate::peer::credentials::Credentials;
+use crate::peer::handshake::{self, Hello, Secret};
 use crate::peer::{BootId, NodeId};
 use bytes::Bytes;
 use std::io;
@@ -37,7 +38,7 @@ fn content() -> Vec<u8> {
 }
 
 fn client() -> BulkClient {
-    BulkClient::new(Arc::new(RwLock::new(hello(1))), "secret")
+    BulkClient::new(Arc::new(RwLock::new(hello(1))), Arc::new(Credentials::new("secret".to_owned(), None)))
 }
 
 /// A server for as many connections as are given; every one is changed by `damage` on its way.
@@ -49,7 +50,7 @@ async fn serve(streams: usize, bytes_per_second: u64, damage: fn(&mut [u8])) -> 
     let task = tokio::spawn(async move {
         for _ in 0..streams {
             let (mut stream, _) = listener.accept().await.expect("accepted");
-            let agreed = handshake::accept(&mut stream, "secret", &hello(2)).await.expect("agreed");
+            let agreed = handshake::accept(&mut stream, Secret::of("secret"), &hello(2)).await.expect("agreed");
             let (near, mut far) = tokio::io::duplex(1 << 20);
             tokio::join!(server.serve(near, &agreed.peer), relay(&mut stream, &mut far, damage));
         }

