@@ -12,4 +12,6 @@ pub mod shard;
 pub mod tail;
 
 pub use mesh::room::{LogDoor, LogShare};
-pub use mesh::{AppendError, Gathered, Mesh, MeshOptions, MetricUse, Offender, PartOutcome, Patience, ShardAnswer, ShardStatus, StartError};
+pub use mesh::{
+    AppendError, Gathered, Mesh, MeshOptions, MetricUse, Offender, PartOutcome, Patience, ShardAnswer, ShardStatus, StartError,
+};

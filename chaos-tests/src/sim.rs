@@ -175,7 +175,9 @@ async fn play(world: &Arc<World>, orders: mpsc::UnboundedReceiver<faults::Order>
 
 fn has_failed(world: &World) -> bool {
     let judge = world.judge.lock();
-    !judge.violations.is_empty() || !judge.disks.found.is_empty() || PANICS.with_borrow(|panics| panics.as_ref().is_some_and(|p| !p.is_empty()))
+    !judge.violations.is_empty()
+        || !judge.disks.found.is_empty()
+        || PANICS.with_borrow(|panics| panics.as_ref().is_some_and(|p| !p.is_empty()))
 }
 
 /// Everything comes back, everything is acked, all replicas are level, and all counts are right; whether they were.

@@ -43,7 +43,8 @@ fn nothing_is_lost_or_counted_twice_in_any_seed() {
     run_all(from, count, &options, |report| {
         done += 1;
         let stats = report.stats;
-        (acks, installed, terms, replaced) = (acks + stats.acks, installed + stats.installed, terms + stats.terms, replaced + stats.replaced);
+        (acks, installed, terms, replaced) =
+            (acks + stats.acks, installed + stats.installed, terms + stats.terms, replaced + stats.replaced);
         cut_short += u64::from(report.is_cut_short);
         report.trace.iter().for_each(|line| println!("{line}"));
         if !report.violations.is_empty() {
@@ -57,7 +58,9 @@ fn nothing_is_lost_or_counted_twice_in_any_seed() {
             eprintln!("{:?} {stats:?} trace {:016x} of {} events", report.virtual_time, report.trace_hash, report.trace_events);
         }
     });
-    eprintln!("{done} seeds from {from}: {acks} acks, {terms} terms, {installed} snapshots installed, {replaced} nodes replaced, {cut_short} cut short; failed: {failed:?}");
+    eprintln!(
+        "{done} seeds from {from}: {acks} acks, {terms} terms, {installed} snapshots installed, {replaced} nodes replaced, {cut_short} cut short; failed: {failed:?}"
+    );
     assert!(failed.is_empty(), "{} of {count} seeds fail: {failed:?}", failed.len());
     if count >= SEEDS {
         assert!(acks > count * 30 && terms > count && installed > count && replaced > count / 20, "the seeds are about something");

@@ -183,7 +183,11 @@ fn deliver(world: Arc<World>, (from, to): (u64, u64), rpc: Rpc, deadline: Instan
     let kind = rpc.kind;
     let mut asked = Asked { world: world.clone(), to, reply: Some(reply) };
     if kind == RpcKind::InstallSnapshot && !world.is_healing() && world.net.draw(|r| r.per_mille(world.plan.cut_at_install)) {
-        let _ = world.orders.send(Order::PowerCut(to));
+        let (orders, wait) = (world.orders.clone(), world.net.draw(|random| random.millis(0, 400)));
+        world.spawn(OUTSIDE, async move {
+            sleep(wait).await;
+            let _ = orders.send(Order::PowerCut(to));
+        });
     }
     world.spawn(to, async move {
         let request = Request { from: NodeId::from_member(from, 0), kind, shard: rpc.shard, deadline, body: rpc.body };

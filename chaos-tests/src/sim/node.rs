@@ -9,7 +9,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tallymesh_actors::raft::peers::{PeerNetworks, ReplicaServer};
 use tallymesh_actors::raft::runtime::scoped;
-use tallymesh_actors::raft::{Blocking, DurableIndex, LogStore, MeshRuntime, OpenReplica, OpenState, RaftReplica, SharedState, StateMachine, StopReason};
+use tallymesh_actors::raft::{
+    Blocking, DurableIndex, LogStore, MeshRuntime, OpenReplica, OpenState, RaftReplica, SharedState, StateMachine, StopReason,
+};
 use tallymesh_actors::replicator::Replicator;
 use tallymesh_actors::shard::{Shard, ShardParts};
 use tallymesh_actors::{LogDoor, LogShare};
@@ -83,7 +85,14 @@ impl Node {
         let ahead_ms = random.range(0, 400) as i64 - 200;
         let drift = random.range(0, 400) as i64 - 200;
         let clock = SimClock::new(world.began, ahead_ms, drift);
-        Arc::new(Self { id, disk: SimDisk::new(), clock, slower_us: AtomicU64::new(0), boots: AtomicU64::new(0), running: Mutex::new(None) })
+        Arc::new(Self {
+            id,
+            disk: SimDisk::new(),
+            clock,
+            slower_us: AtomicU64::new(0),
+            boots: AtomicU64::new(0),
+            running: Mutex::new(None),
+        })
     }
 
     pub fn running(&self) -> Option<Running> {
@@ -110,8 +119,12 @@ impl Node {
         let run = (self.id << 32) + self.boots.fetch_add(1, Ordering::Relaxed);
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         let clock = Arc::new(self.clock.clone());
-        let options =
-            WalOptions { segment_bytes: plan.log_segment_bytes, cache_bytes_max: plan.log_cache_bytes, batch_bytes_max: 8 << 10, ..WalOptions::default() };
+        let options = WalOptions {
+            segment_bytes: plan.log_segment_bytes,
+            cache_bytes_max: plan.log_cache_bytes,
+            batch_bytes_max: 8 << 10,
+            ..WalOptions::default()
+        };
         let opened = Wal::open(disk.clone(), clock.clone(), Path::new(LOG_DIR), options).map_err(|e| e.to_string())?;
         world.judge.lock().disks.recovered(self.id, &opened.recovered);
         let wal = opened.wal.clone();
@@ -126,15 +139,18 @@ impl Node {
         for shard in (0..plan.shards).map(ShardId) {
             let (durable, covered) = DurableIndex::new(None);
             let stop = StopReason::new(shard);
-            let files = ShardFiles::open_for(disk.clone(), Path::new(SHARDS_DIR).join(shard.to_string()), run).map_err(|e| e.to_string())?;
+            let files =
+                ShardFiles::open_for(disk.clone(), Path::new(SHARDS_DIR).join(shard.to_string()), run).map_err(|e| e.to_string())?;
             let options = ShardOptions { dedup_memory_bytes_max: plan.dedup_memory_bytes };
-            let open = OpenState { files: files.clone(), options, clock: clock.clone(), blocking: Blocking::Inline, stop: stop.clone(), durable };
+            let open =
+                OpenState { files: files.clone(), options, clock: clock.clone(), blocking: Blocking::Inline, stop: stop.clone(), durable };
             let state = StateMachine::open(open).map_err(|e| e.to_string())?;
             let log = LogStore::open(wal.clone(), shard, covered, stop.clone()).map_err(|e| e.to_string())?;
             let (shared, snapshots) = (state.shared(), state.snapshots());
             let networks = PeerNetworks::new(channel.clone(), shard);
             let open = OpenReplica { node: self.id, shard, log, state, stop: stop.clone() };
-            let raft = if plan.keeps_entries { RaftReplica::join_fleet(open, networks).await } else { RaftReplica::join(open, networks).await };
+            let raft =
+                if plan.keeps_entries { RaftReplica::join_fleet(open, networks).await } else { RaftReplica::join(open, networks).await };
             let raft = Arc::new(raft.map_err(|e| e.to_string())?);
             self.watch(world, shard, &raft);
             server.add(shard, raft.raft().clone());

@@ -60,7 +60,7 @@ pub struct Plan {
     /// Keys that a metric of a shard keeps apart.
     pub keys_max: Option<u64>,
     pub lateness_ms: u64,
-    /// Of 1 000: the power goes right after an answer to a vote, to an append, or in the middle of an installation.
+    /// Of 1 000: the power goes right after an answer to a vote, to an append, or within 400 ms after a snapshot was announced.
     pub cut_after_vote: u64,
     pub cut_after_append: u64,
     pub cut_at_install: u64,

@@ -16,8 +16,11 @@ pub fn is_level(world: &Arc<World>, members: &[u64]) -> bool {
         let of = |id: &u64| {
             let running = world.node(*id)?.running()?;
             let status = running.replicas.get(&shard)?.raft.status();
-            (status.stopped.is_none() && status.applied_index == status.last_log_index && status.leader.is_some())
-                .then_some((status.applied_index, status.leader, status.term))
+            (status.stopped.is_none() && status.applied_index == status.last_log_index && status.leader.is_some()).then_some((
+                status.applied_index,
+                status.leader,
+                status.term,
+            ))
         };
         let all: Option<Vec<_>> = members.iter().map(of).collect();
         all.is_some_and(|all| all.windows(2).all(|pair| pair[0] == pair[1]))

@@ -31,7 +31,10 @@ impl Replicas {
             (ChangedBy::Entry(entry), Some(known)) => {
                 let content = entry.map_or(0, |(command, _)| hash_of(command));
                 if (known.log_id, known.content) != (id, content) {
-                    return Err(format!("n{node} s{shard}: applies {id} ({content:x}), others had {} ({:x}) there", known.log_id, known.content));
+                    return Err(format!(
+                        "n{node} s{shard}: applies {id} ({content:x}), others had {} ({:x}) there",
+                        known.log_id, known.content
+                    ));
                 }
             }
             (ChangedBy::Entry(_), None) => {
