@@ -8,7 +8,7 @@ TARGET ?= events
 MINUTES ?= 5
 NODES ?= 3
 
-.PHONY: help demo test fmt lint unit api-fuzz build dashboard dashboard-test dashboard-e2e deny fuzz fuzz-merge setup oracle flights-year chaos clean-demo
+.PHONY: help demo test fmt lint unit api-fuzz build dashboard dashboard-test dashboard-e2e deny fuzz fuzz-merge setup oracle flights-year chaos clean-demo sim planted
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -25,7 +25,7 @@ demo: dashboard ## Build, start one node with live sample traffic, print the das
 	cargo build --release --locked --package tallymesh-node
 	$(CARGO_TARGET_DIR)/release/tallymesh demo --rate $(RATE) --http $(HTTP)
 
-test: setup fmt dashboard lint dashboard-test unit dashboard-e2e ## Format check, lints with warnings denied, every test
+test: setup fmt dashboard lint dashboard-test unit planted dashboard-e2e ## Format check, lints with warnings denied, every test
 
 fmt:
 	cargo fmt --all --check
@@ -62,6 +62,14 @@ chaos: build ## A fleet under faults for minutes, then the machine's own faults 
 	$(CARGO_TARGET_DIR)/release/tallymesh chaos --minutes $(MINUTES) --nodes $(NODES) $(if $(SEED),--seed $(SEED))
 	TALLYMESH_BIN=$(CARGO_TARGET_DIR)/release/tallymesh \
 		cargo test --locked --package tallymesh-chaos-tests --test machine -- --ignored --nocapture --test-threads=1
+
+sim: ## Seeds of the simulated fleet on all cores: make sim SEEDS=5000 FROM=0 (SEEDS=1 FROM=7 TRACE=1 tells one in full)
+	TALLYMESH_SIM_SEEDS=$(or $(SEEDS),2000) TALLYMESH_SIM_FROM=$(or $(FROM),0) TALLYMESH_SIM_TRACE=$(or $(TRACE),0) \
+		CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_TEST_OPT_LEVEL=1 \
+		cargo test --locked --package tallymesh-chaos-tests --test sim nothing_is_lost -- --nocapture
+
+planted: ## The simulation catches every bug that is planted on purpose: make planted (BUG=VoteNotPersisted for one)
+	$(if $(BUG),TALLYMESH_SIM_BUG=$(BUG)) cargo test --locked --package tallymesh-chaos-tests --features planted-bugs --test sim planted -- --nocapture
 
 fuzz: ## One fuzz target for minutes of CPU time: make fuzz TARGET=events|queries|batches|segments|wire MINUTES=5
 	ops/fuzz/run.sh $(TARGET) $(MINUTES)

@@ -9,6 +9,7 @@ use super::keys::{Admitted, KeyId};
 use super::late::LateRows;
 use super::{ShardState, window_settings};
 use crate::dedup::INSERT_CHUNK;
+use crate::planted::{self, Bug};
 use crate::windows::Row;
 
 /// Event times lie within this distance of 1970, so that arithmetic on them cannot overflow; the door is far stricter.
@@ -129,6 +130,13 @@ impl ShardState {
         let is_sane = |t: i64| (-EVENT_TIME_MS_MAX..=EVENT_TIME_MS_MAX).contains(&t);
         if let Some(event) = batch.times.iter().position(|t| !is_sane(t.to_native())) {
             return Err(PartError::Time { event: event as u32 });
+        }
+        if planted::has(Bug::HashMapOrder) {
+            let order: std::collections::HashMap<u128, usize> =
+                batch.key_hashes.iter().enumerate().map(|(i, h)| (h.to_native(), i)).collect();
+            for (hash, i) in order {
+                self.keys.admit(hash, batch.key(i), self.settings.cardinality.as_ref());
+            }
         }
         let mut keys = PartKeys { ids: Vec::with_capacity(batch.key_hashes.len()), others: Vec::new() };
         for (i, hash) in batch.key_hashes.iter().enumerate() {
