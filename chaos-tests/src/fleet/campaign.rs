@@ -1,5 +1,6 @@
 //! A whole run: a fleet, clients, harm by schedule, and at the end every answer.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,12 +50,10 @@ pub struct CampaignOptions {
 }
 
 impl CampaignOptions {
-    /// # Errors
-    /// The binary is not there.
-    pub fn new(nodes: usize, seed: u64) -> Result<Self> {
-        let mut fleet = FleetOptions::new(nodes)?;
-        fleet.config = stream::DEFINITIONS.to_owned();
-        Ok(Self {
+    pub fn new(nodes: usize, seed: u64, binary: PathBuf) -> Self {
+        let mut fleet = FleetOptions::new(nodes, binary);
+        stream::DEFINITIONS.clone_into(&mut fleet.config);
+        Self {
             fleet,
             seed,
             kinds: Kind::ALL.to_vec(),
@@ -67,7 +66,7 @@ impl CampaignOptions {
             read_every: Duration::from_millis(100),
             probe_every: Duration::from_millis(200),
             power_cut_at_end: true,
-        })
+        }
     }
 
     /// What will be done, in this order, as far as the time lasts.
