@@ -77,20 +77,18 @@ pub struct FleetOptions {
 }
 
 impl FleetOptions {
-    /// # Errors
-    /// The binary is not there.
-    pub fn new(nodes: usize) -> Result<Self> {
-        Ok(Self {
+    pub fn new(nodes: usize, binary: PathBuf) -> Self {
+        Self {
             nodes,
             founders: None,
             shards: 16,
             replication: "auto".to_owned(),
-            binary: crate::process::binary()?,
+            binary,
             settings: Vec::new(),
             config: String::new(),
             addresses: Vec::new(),
             dir: None,
-        })
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use tallymesh_chaos_tests::fleet::nemesis::Fault;
 use tallymesh_chaos_tests::fleet::node::Dressing;
 use tallymesh_chaos_tests::fleet::report::Report;
 use tallymesh_chaos_tests::fleet::{FOUNDED_WITHIN, Fleet};
+use tallymesh_chaos_tests::process::binary;
 use tokio::sync::watch;
 
 const SEED: u64 = 3;
@@ -63,7 +64,7 @@ async fn restart(load: &Load, node: usize) -> Result<()> {
 async fn packets_dropped_by_the_kernel_and_pulled_cables() -> Result<()> {
     // Between one node there is nothing to cut.
     let network = Namespaces::make(3)?;
-    let mut options = CampaignOptions::new(3, SEED)?;
+    let mut options = CampaignOptions::new(3, SEED, binary()?);
     options.fleet.addresses = network.addresses();
     let dress = async |fleet: &Fleet| {
         for (number, node) in fleet.nodes.iter().enumerate() {
@@ -97,7 +98,7 @@ async fn packets_dropped_by_the_kernel_and_pulled_cables() -> Result<()> {
 async fn a_full_disk_of_one_node() -> Result<()> {
     need_root("a small disk")?;
     let dir = tempfile::tempdir()?;
-    let mut options = CampaignOptions::new(nodes(), SEED)?;
+    let mut options = CampaignOptions::new(nodes(), SEED, binary()?);
     options.fleet.dir = Some(dir.path().to_owned());
     let victim = nodes() / 2;
     // The log itself shall hit the end of the disk, not only the watch before it.
@@ -128,7 +129,7 @@ async fn a_full_disk_of_one_node() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs strace: make chaos"]
 async fn a_disk_whose_syncs_fail() -> Result<()> {
-    let options = CampaignOptions::new(nodes(), SEED)?;
+    let options = CampaignOptions::new(nodes(), SEED, binary()?);
     let report = endures(
         &options,
         async |fleet: &Fleet| {
@@ -161,7 +162,7 @@ async fn a_disk_whose_syncs_fail() -> Result<()> {
 #[ignore = "needs libfaketime: make chaos"]
 async fn clocks_that_are_off_and_jump() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let mut options = CampaignOptions::new(nodes(), SEED)?;
+    let mut options = CampaignOptions::new(nodes(), SEED, binary()?);
     options.fleet.dir = Some(dir.path().to_owned());
     let clocks: Vec<FakeClock> = (1..=nodes()).map(|node| FakeClock::new(dir.path(), &format!("n{node}"))).collect::<Result<_>>()?;
     let dress = async |fleet: &Fleet| {

@@ -27,8 +27,8 @@ async fn fully_replicated(desk: &Desk) -> Result<()> {
     let whole = desk.fleet.until("every shard has three replicas", PATIENCE, async || {
         let cluster = desk.fleet.cluster(0).await.map_err(|error| format!("{error:#}"))?;
         let lacking = cluster["shards"].as_array().into_iter().flatten().find(|shard| {
-            let replicas = shard["replicas"].as_array().map_or(0, Vec::len);
-            replicas != 3
+            let voters = shard["replicas"].as_array().into_iter().flatten().filter(|replica| replica["role"] != "learner");
+            voters.count() != 3
         });
         lacking.map_or(Ok(()), |shard| Err(shard.to_string()))
     });

@@ -12,6 +12,7 @@ use tallymesh_chaos_tests::fleet::truth::Truth;
 use tallymesh_chaos_tests::fleet::verify::{ALL_TIME, verify};
 use tallymesh_chaos_tests::fleet::watch::Watch;
 use tallymesh_chaos_tests::fleet::{Findings, Fleet, FleetOptions};
+use tallymesh_chaos_tests::process::binary;
 use tokio::time::Instant;
 
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,7 +27,7 @@ pub struct Desk {
 }
 
 pub fn options(nodes: usize) -> Result<FleetOptions> {
-    let mut options = FleetOptions::new(nodes)?;
+    let mut options = FleetOptions::new(nodes, binary()?);
     DEFINITIONS.clone_into(&mut options.config);
     Ok(options)
 }

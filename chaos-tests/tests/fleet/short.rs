@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use tallymesh_chaos_tests::fleet::campaign::{CampaignOptions, Progress, run};
 use tallymesh_chaos_tests::fleet::nemesis::plan::Kind;
+use tallymesh_chaos_tests::process::binary;
 use tokio::sync::watch;
 
 async fn passes(options: CampaignOptions) -> Result<()> {
@@ -19,7 +20,7 @@ async fn passes(options: CampaignOptions) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_nodes_keep_their_promises_through_kills_pauses_cuts_and_restarts() -> Result<()> {
-    let mut options = CampaignOptions::new(3, 2)?;
+    let mut options = CampaignOptions::new(3, 2, binary()?);
     options.kinds =
         vec![Kind::KillLeader, Kind::Pause, Kind::Isolate, Kind::OneWay, Kind::NonTransitive, Kind::Restart, Kind::Kill, Kind::Wipe];
     options.steps_max = Some(8);
@@ -29,7 +30,7 @@ async fn three_nodes_keep_their_promises_through_kills_pauses_cuts_and_restarts(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_node_keeps_its_promises_through_kills_and_pauses() -> Result<()> {
-    let mut options = CampaignOptions::new(1, 1)?;
+    let mut options = CampaignOptions::new(1, 1, binary()?);
     options.kinds = vec![Kind::KillLeader, Kind::Pause];
     options.steps_max = Some(4);
     options.lasts_max = Duration::from_secs(2);

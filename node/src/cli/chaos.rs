@@ -101,9 +101,10 @@ fn options(args: &ChaosArgs) -> Result<CampaignOptions, CliError> {
     if !(args.longest >= 0.0 && args.longest <= 3_600.0) {
         return Err(CliError::Usage(format!("--longest {}: must be 0 to 3600", args.longest)));
     }
-    let mut options = CampaignOptions::new(args.nodes.into(), args.seed.unwrap_or_else(|| rand::random_range(0..1_000_000)))?;
     // The program that is asked is the one that is tried.
-    options.fleet.binary = std::env::current_exe().map_err(|e| CliError::Failed(format!("cannot find this program: {e}")))?;
+    let binary = std::env::current_exe().map_err(|e| CliError::Failed(format!("cannot find this program: {e}")))?;
+    let seed = args.seed.unwrap_or_else(|| rand::random_range(0..1_000_000));
+    let mut options = CampaignOptions::new(args.nodes.into(), seed, binary);
     options.fleet.dir.clone_from(&args.dir);
     options.fleet.replication.clone_from(&args.replication);
     options.fleet.settings.clone_from(&args.set);

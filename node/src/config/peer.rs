@@ -111,7 +111,10 @@ impl Peer {
         }
         let is_open = self.addr.to_socket_addrs().is_ok_and(|mut found| found.any(|addr| addr.ip().is_unspecified()));
         if is_open && self.advertise.is_empty() {
-            return invalid("peer.advertise", format!("is empty, and nobody can dial {}; name the address that others reach this node at", self.addr));
+            return invalid(
+                "peer.advertise",
+                format!("is empty, and nobody can dial {}; name the address that others reach this node at", self.addr),
+            );
         }
         if self.bulk_rate < ByteSize::mib(1) {
             return invalid("peer.bulk_rate", format!("is {}; choose at least 1MiB", self.bulk_rate));

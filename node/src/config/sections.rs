@@ -49,13 +49,7 @@ pub struct Cluster {
 
 impl Default for Cluster {
     fn default() -> Self {
-        Self {
-            name: "tallymesh".to_owned(),
-            shards: 16,
-            replication: OrAuto::Auto,
-            founders: Vec::new(),
-            lost_after: Period::minutes(10),
-        }
+        Self { name: "tallymesh".to_owned(), shards: 16, replication: OrAuto::Auto, founders: Vec::new(), lost_after: Period::minutes(10) }
     }
 }
 

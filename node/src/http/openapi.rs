@@ -26,8 +26,8 @@ pub use parameters::{
     DailyParameters, IngestHeaders, ListParameters, LiveParameters, NamedParameters, NumberParameters, QueryParameters, TailParameters,
 };
 pub use problems::{
-    ChangeProblems, IngestProblems, LiveProblems, NamedProblems, PageProblems, QueryBodyProblems, QueryProblems, ReadyProblems, RetryProblems,
-    StoredProblems, TailProblems,
+    ChangeProblems, IngestProblems, LiveProblems, NamedProblems, PageProblems, QueryBodyProblems, QueryProblems, ReadyProblems,
+    RetryProblems, StoredProblems, TailProblems,
 };
 
 #[derive(OpenApi)]

@@ -42,7 +42,8 @@ async fn refuse(stream: TcpStream, why: watch::Receiver<String>) {
         let reason = why.borrow().clone();
         async move { Ok::<_, Infallible>(answer(request.uri().path(), &reason)) }
     });
-    let connection = http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME_MAX).serve_connection(TokioIo::new(stream), answer);
+    let connection =
+        http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME_MAX).serve_connection(TokioIo::new(stream), answer);
     // A client that goes away is no fault.
     let _ = connection.await;
 }

@@ -156,7 +156,10 @@ async fn ask(app: &App, prepared: &Arc<PreparedQuery>, leg: &Leg, left: Duration
     let gathered = loop {
         let waited = clock.monotonic().saturating_sub(began);
         let left = left.saturating_sub(waited);
-        let gathered = tokio::time::timeout(left + OVERTIME, app.mesh.query(leg.shard_query.clone(), left, patience_of(prepared.query.partial))).await.map_err(|_| late())?;
+        let gathered =
+            tokio::time::timeout(left + OVERTIME, app.mesh.query(leg.shard_query.clone(), left, patience_of(prepared.query.partial)))
+                .await
+                .map_err(|_| late())?;
         let Some(unseen) = prepared.query.token.as_ref().and_then(|token| Unseen::of(token, &gathered.answers, prepared.query.partial))
         else {
             break gathered;
