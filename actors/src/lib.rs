@@ -1,6 +1,7 @@
 //! Who owns what: shard actors on their replicated logs, scatter-gather over them, back-pressure. Engines are pure and live below; actors move messages.
 
 pub mod admission;
+pub mod fleet;
 pub mod founding;
 pub mod membership;
 mod mesh;
@@ -10,4 +11,4 @@ pub mod replicator;
 mod shard;
 pub mod tail;
 
-pub use mesh::{AppendError, Gathered, Mesh, MeshOptions, MetricUse, Offender, PartOutcome, ShardAnswer, ShardStatus, StartError};
+pub use mesh::{AppendError, Gathered, Mesh, MeshOptions, MetricUse, Offender, PartOutcome, Patience, ShardAnswer, ShardStatus, StartError};

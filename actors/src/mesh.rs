@@ -1,19 +1,25 @@
 //! The handle that the process holds: all shards of the cluster as this node reaches them.
 
+mod append;
 mod boot;
 mod cardinality;
 mod cluster_file;
+mod end;
 mod log_runner;
 mod read;
+mod remote;
+mod replicas;
 pub(crate) mod room;
+mod slots;
 mod upkeep;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use tallymesh_protocol::answer::PartialAnswer;
 use tallymesh_protocol::command::ShardSettings;
 use tallymesh_protocol::definition::DefinitionSet;
@@ -24,16 +30,19 @@ use tallymesh_storage::clock::Clock;
 use tallymesh_storage::dir_lock::DirLock;
 use tallymesh_storage::disk::Disk;
 use tallymesh_storage::wal::{Wal, WalStats};
-use tokio::sync::{Semaphore, oneshot};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
+pub(crate) use boot::{ONLY_NODE, definitions_differ};
 pub use cardinality::{MetricUse, Offender};
+pub use read::Patience;
 
+use crate::fleet::{Fleet, FleetOptions};
 use crate::raft::Blocking;
-use crate::shard::{Reserved, Shard};
 use log_runner::LogRunner;
 use room::LogDoor;
+use slots::{Slot, Slots};
 use upkeep::Upkeep;
 
 /// How to start.
@@ -90,6 +99,14 @@ pub enum AppendError {
     Timeout { shard: ShardId, waited_ms: u64 },
     #[error("shard {shard} stopped: {detail}")]
     Stopped { shard: ShardId, detail: String },
+    /// Nothing is known to be wrong: the shard is led elsewhere, or by nobody for the moment.
+    #[error("shard {shard} has no leader here")]
+    NotLeader { shard: ShardId, leader: Option<u64> },
+    #[error("shard {shard} cannot be reached: {detail}")]
+    Unreachable { shard: ShardId, detail: String },
+    /// Metrics were defined anew while it was on its way.
+    #[error("the metric definitions changed while the batch for shard {shard} was on its way: send it again")]
+    Stale { shard: ShardId },
     /// The bytes are no batch: a fault of the sender's code, a retry cannot help.
     #[error("shard {shard} cannot read the batch: {detail}")]
     Refused { shard: ShardId, detail: String },
@@ -99,7 +116,7 @@ impl AppendError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Overloaded { .. } | Self::LogFull { .. } => ErrorCode::Overloaded,
-            Self::Timeout { .. } => ErrorCode::ShardUnavailable,
+            Self::Timeout { .. } | Self::NotLeader { .. } | Self::Unreachable { .. } | Self::Stale { .. } => ErrorCode::ShardUnavailable,
             Self::Stopped { .. } => ErrorCode::StorageFailed,
             Self::Refused { .. } => ErrorCode::Internal,
         }
@@ -117,7 +134,7 @@ pub struct Gathered {
 }
 
 /// One shard as `/v1/cluster`, `/health` and `/metrics` show it.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ShardStatus {
     pub shard: u16,
     pub leader: Option<u64>,
@@ -159,12 +176,13 @@ pub struct Mesh {
     inner: Arc<Inner>,
 }
 
-struct Inner {
+pub(crate) struct Inner {
     cluster_id: String,
-    definitions: Arc<DefinitionSet>,
+    /// Those of a single node; a fleet's are what it has agreed on.
+    definitions: RwLock<Arc<DefinitionSet>>,
     clock: Arc<dyn Clock>,
     blocking: Blocking,
-    shards: Vec<Slot>,
+    shards: Slots,
     /// Set once nothing is taken in any more.
     closing: AtomicBool,
     door: LogDoor,
@@ -173,6 +191,12 @@ struct Inner {
     /// Lanes that one query is spread over.
     lane_count: usize,
     log: Wal,
+    /// The nodes that it works with; none is a node of its own.
+    fleet: Option<Fleet>,
+    /// What replicas are opened with.
+    options: MeshOptions,
+    /// Handles of the shards' actors.
+    actors: Mutex<BTreeMap<ShardId, JoinHandle<()>>>,
     /// What has to be ended, in this order; taken by the first shutdown.
     owned: tokio::sync::Mutex<Option<Owned>>,
 }
@@ -180,44 +204,17 @@ struct Inner {
 impl Drop for Inner {
     /// A mesh that is dropped without [`Mesh::shutdown`] still ends what it began; only nobody waits for it.
     fn drop(&mut self) {
-        self.shards.iter().filter_map(Slot::running).for_each(Shard::stop);
-    }
-}
-
-/// One shard of the data directory.
-enum Slot {
-    Running(Shard),
-    /// It could not be opened; the others go on.
-    Stopped {
-        shard: ShardId,
-        detail: String,
-    },
-}
-
-impl Slot {
-    fn running(&self) -> Option<&Shard> {
-        match self {
-            Self::Running(shard) => Some(shard),
-            Self::Stopped { .. } => None,
-        }
+        self.shards.running().iter().for_each(|shard| shard.stop());
     }
 }
 
 /// Handles that end with the mesh.
 struct Owned {
     upkeep: Upkeep,
-    actors: Vec<JoinHandle<()>>,
     log: LogRunner,
     /// Last: another process may open the directory from then on.
     _lock: Option<DirLock>,
 }
-
-/// A shard that holds more log than this at a clean end writes a snapshot, so that the next start need not read it, in bytes.
-const END_SNAPSHOT_LOG_BYTES_MIN: u64 = 1 << 20;
-/// No further snapshot is begun at the end after this time.
-const END_SNAPSHOTS_TIME_MAX: Duration = Duration::from_secs(2);
-/// What is in the queues at the end has this long to become durable.
-const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
 
 impl Mesh {
     /// Opens or makes the data, recovers every shard and waits until each can take writes.
@@ -232,6 +229,26 @@ impl Mesh {
         boot::start(options, Blocking::Threads, Some(lock)).await
     }
 
+    /// As [`Mesh::start`], as one of several nodes: founds a cluster with the others, or joins theirs. It waits for them as long as it takes, and says in `waiting`
+    /// for whom or what. When it returns, the replicas placed here are open; whether they have leaders is [`Mesh::is_ready`].
+    ///
+    /// # Errors
+    /// As [`Mesh::start`], and what does not fit the cluster.
+    pub async fn start_fleet(options: MeshOptions, fleet: FleetOptions, waiting: &watch::Sender<String>) -> Result<Self, StartError> {
+        options.disk.create_dir_all(&options.data_dir).map_err(|e| StorageError::io("create", &options.data_dir, e))?;
+        let lock = DirLock::acquire(&options.data_dir)?;
+        boot::start_fleet(options, fleet, Some(lock), waiting).await
+    }
+
+    pub(crate) fn from_inner(inner: Arc<Inner>) -> Self {
+        Self { inner }
+    }
+
+    /// The nodes that this one works with; none is a node of its own.
+    pub fn fleet(&self) -> Option<&Fleet> {
+        self.inner.fleet.as_ref()
+    }
+
     pub fn shards(&self) -> u16 {
         self.inner.shards.len() as u16
     }
@@ -241,73 +258,25 @@ impl Mesh {
         &self.inner.cluster_id
     }
 
+    /// What metrics there are, as far as this node has heard.
     pub fn definitions(&self) -> Arc<DefinitionSet> {
-        self.inner.definitions.clone()
-    }
-
-    /// Appends each part (an encoded [`tallymesh_protocol::batch::ShardBatch`]) to its shard; answers when all are durable and applied, or have failed.
-    /// Results are in the order of `parts`. Nothing is sent unless every shard that works has room for its part.
-    pub async fn append(&self, parts: Vec<(ShardId, Bytes)>, timeout: Duration) -> Vec<Result<PartOutcome, AppendError>> {
-        let arrived = self.inner.clock.monotonic();
-        let deadline = Instant::now() + timeout;
-        let mut reserved = Vec::with_capacity(parts.len());
-        for (shard, bytes) in &parts {
-            match self.reserve(*shard, bytes.len()) {
-                Err(error @ (AppendError::Overloaded { .. } | AppendError::LogFull { .. })) => {
-                    return parts.iter().map(|_| Err(error.clone())).collect();
-                }
-                other => reserved.push(other),
+        let here = self.inner.definitions.read().clone();
+        let Some(state) = self.inner.fleet.as_ref().map(Fleet::state) else { return here };
+        let Some(settings) = state.settings.as_ref().filter(|settings| settings.definitions_version != here.version()) else { return here };
+        match DefinitionSet::compile(settings.definitions_version, settings.definitions.clone()) {
+            Ok(compiled) => {
+                let compiled = Arc::new(compiled);
+                *self.inner.definitions.write() = compiled.clone();
+                compiled
             }
-        }
-        let mut sent = Vec::with_capacity(parts.len());
-        for ((_, bytes), reserved) in parts.into_iter().zip(reserved) {
-            sent.push(reserved.map(|(shard, room)| (shard, shard.append(room, bytes, arrived, arrived + timeout))));
-        }
-        let mut outcomes = Vec::with_capacity(sent.len());
-        for sent in sent {
-            outcomes.push(match sent {
-                Ok((shard, answer)) => self.outcome(shard, answer, arrived, deadline).await,
-                Err(error) => Err(error),
-            });
-        }
-        outcomes
-    }
-
-    fn reserve(&self, shard: ShardId, bytes: usize) -> Result<(&Shard, Reserved), AppendError> {
-        let stopped = |detail: &str| AppendError::Stopped { shard, detail: detail.to_owned() };
-        if self.inner.closing.load(Ordering::Acquire) {
-            return Err(stopped("the node is shutting down"));
-        }
-        match self.inner.shards.get(usize::from(shard.0)) {
-            None => Err(AppendError::Refused { shard, detail: format!("there are {} shards", self.inner.shards.len()) }),
-            Some(Slot::Stopped { detail, .. }) => Err(stopped(detail)),
-            Some(Slot::Running(running)) => {
-                let log = self.inner.door.enter(bytes)?;
-                running.reserve(bytes, log).map(|room| (running, room))
-            }
-        }
-    }
-
-    async fn outcome(
-        &self,
-        shard: &Shard,
-        answer: oneshot::Receiver<Result<PartOutcome, AppendError>>,
-        arrived: Duration,
-        deadline: Instant,
-    ) -> Result<PartOutcome, AppendError> {
-        match tokio::time::timeout_at(deadline, answer).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err(shard.ended()),
-            Err(_) => {
-                let waited = self.inner.clock.monotonic().saturating_sub(arrived);
-                Err(AppendError::Timeout { shard: shard.parts.id, waited_ms: waited.as_millis() as u64 })
-            }
+            // What does not compile is never agreed on.
+            Err(_) => here,
         }
     }
 
     /// Every shard, in order. Waits for nothing: where a shard is busy applying, the figures are those of a moment ago.
     pub fn status(&self) -> Vec<ShardStatus> {
-        let mut shards: Vec<ShardStatus> = self.inner.shards.iter().map(Slot::status).collect();
+        let mut shards: Vec<ShardStatus> = self.inner.shards.all().iter().map(|slot| slot.status(self.inner.fleet.as_ref())).collect();
         // A shard only notices at its next write that the log is gone; until then it would look well.
         if let Some(reason) = self.inner.log.stats().poisoned {
             shards.iter_mut().for_each(|shard| {
@@ -322,59 +291,19 @@ impl Mesh {
         self.inner.log.stats()
     }
 
-    /// Whether every shard has a leader that can take writes now.
+    /// Whether every shard has a leader that can take writes now, and this node reaches it.
     pub fn is_ready(&self) -> bool {
-        let leads = |slot: &Slot| {
-            slot.running().is_some_and(|shard| {
+        let works = |slot: &Slot| match (slot, &self.inner.fleet) {
+            (Slot::Stopped { .. }, _) => false,
+            (Slot::Running(shard), None) => {
                 let status = shard.parts.replica.status();
                 status.is_leader && status.stopped.is_none()
-            })
+            }
+            (Slot::Running(shard), Some(fleet)) => shard.parts.replica.status().stopped.is_none() && fleet.reaches_leader(shard.parts.id),
+            (Slot::Elsewhere { shard }, fleet) => fleet.as_ref().is_some_and(|fleet| fleet.reaches_leader(*shard)),
         };
         let has_log = self.inner.log.stats().poisoned.is_none();
-        !self.inner.closing.load(Ordering::Acquire) && has_log && self.inner.shards.iter().all(leads)
-    }
-
-    /// Finishes what is queued, writes snapshots where that is quick, closes the log. Idempotent.
-    pub async fn shutdown(&self) {
-        self.inner.closing.store(true, Ordering::Release);
-        // A second caller waits for the first.
-        let mut owned = self.inner.owned.lock().await;
-        let Some(owned) = owned.take() else { return };
-        let running: Vec<&Shard> = self.inner.shards.iter().filter_map(Slot::running).collect();
-        let drained = futures::future::join_all(running.iter().map(|shard| shard.drained()));
-        if tokio::time::timeout(DRAIN_TIME_MAX, drained).await.is_err() {
-            tracing::warn!("what was queued did not become durable in time; it was not acked");
-        }
-        owned.upkeep.end().await;
-        self.end_snapshots(&running, &owned.log.wal).await;
-        for shard in &running {
-            shard.stop();
-        }
-        for actor in owned.actors {
-            if let Err(error) = actor.await {
-                tracing::warn!(%error, "a shard's actor did not end cleanly");
-            }
-        }
-        futures::future::join_all(running.iter().map(|shard| shard.parts.replica.shutdown())).await;
-        owned.log.close(self.inner.blocking).await;
-    }
-
-    /// One shard after the other, most log first, as long as there is time.
-    async fn end_snapshots(&self, running: &[&Shard], wal: &Wal) {
-        let began = self.inner.clock.monotonic();
-        let stats = wal.stats();
-        let live_bytes = |shard: &Shard| stats.groups.iter().find(|g| g.group == shard.parts.id.0).map_or(0, |g| g.live_bytes);
-        let mut behind: Vec<&&Shard> = running.iter().filter(|s| live_bytes(s) >= END_SNAPSHOT_LOG_BYTES_MIN).collect();
-        behind.sort_by_key(|s| u64::MAX - live_bytes(s));
-        for shard in behind {
-            let left = END_SNAPSHOTS_TIME_MAX.saturating_sub(self.inner.clock.monotonic().saturating_sub(began));
-            if left.is_zero() {
-                return;
-            }
-            shard.parts.replica.trigger_snapshot();
-            // One that takes longer is finished all the same, when the replica is shut down.
-            let _ = tokio::time::timeout(left, shard.parts.replica.snapshot_of_now()).await;
-        }
+        !self.inner.closing.load(Ordering::Acquire) && has_log && self.inner.shards.all().iter().all(works)
     }
 }
 

@@ -3,7 +3,7 @@
 mod codec;
 mod log_store;
 mod network;
-mod outcome;
+mod oneshot;
 pub mod peers;
 mod replica;
 pub mod runtime;
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use codec::SnapshotTail;
 pub use log_store::{DurableIndex, LogStore, StopReason};
-pub use replica::{OpenReplica, RaftReplica};
+pub use replica::{Group, Leadership, OpenReplica, RaftReplica, config};
 pub use runtime::MeshRuntime;
 pub use state_machine::{Blocking, OpenState, ShardSnapshot, SharedState, SnapshotGauges, Snapshots, StateMachine};
 
@@ -34,7 +34,7 @@ impl openraft::RaftTypeConfig for ShardRaft {
     type Entry = openraft::Entry<Self>;
     type SnapshotData = ShardSnapshot;
     type AsyncRuntime = MeshRuntime;
-    type Responder = outcome::OutcomeSender;
+    type Responder = openraft::impls::OneshotResponder<Self>;
 }
 
 pub type LogId = openraft::LogId<u64>;

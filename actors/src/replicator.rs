@@ -57,6 +57,9 @@ pub struct AppliedPart {
     pub duplicates: u32,
     /// Why nothing of it was counted, if it does not read as a batch.
     pub refused: Option<String>,
+    /// It was refused because it was made with older definitions than the shard follows.
+    #[serde(default)]
+    pub stale: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

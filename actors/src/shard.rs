@@ -8,6 +8,7 @@ pub mod stamp;
 mod turns;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -52,6 +53,10 @@ pub struct Shard {
     metrics: Arc<Mutex<Vec<MetricInfo>>>,
     over_budget: Arc<Mutex<Vec<MetricInfo>>>,
     late: Arc<LateChanges>,
+    /// No new parts: the lead is being handed over.
+    held: Arc<AtomicBool>,
+    /// It follows settings of the cluster's; before that it would count by none.
+    is_configured: Arc<AtomicBool>,
 }
 
 /// Room in a shard's queue and in the log, taken before anything is sent.
@@ -75,7 +80,8 @@ impl Shard {
             (Arc::new(Mutex::new(applied.state.stats())), applied.state.late_changes())
         };
         let (metrics, over_budget) = Default::default();
-        Ok((Self { parts, owner, actor, room, stats, metrics, over_budget, late }, handle))
+        let (held, is_configured) = Default::default();
+        Ok((Self { parts, owner, actor, room, stats, metrics, over_budget, late, held, is_configured }, handle))
     }
 
     pub fn queued_bytes(&self) -> usize {
@@ -108,6 +114,24 @@ impl Shard {
     /// Changes of windows that were closed already. Never waits for the state.
     pub fn late_changes(&self) -> &LateChanges {
         &self.late
+    }
+
+    /// Stops taking new parts, or goes on.
+    pub fn hold(&self, held: bool) {
+        self.held.store(held, Ordering::Release);
+    }
+
+    /// Whether a part may be appended here now: this replica leads, and knows by what settings to count.
+    pub fn takes_writes(&self) -> bool {
+        if self.held.load(Ordering::Acquire) || !self.parts.replica.status().is_leader {
+            return false;
+        }
+        if self.is_configured.load(Ordering::Relaxed) {
+            return true;
+        }
+        let configured = self.parts.state.read().state.settings().definitions_version > 0;
+        self.is_configured.store(configured, Ordering::Relaxed);
+        configured
     }
 
     /// Takes room for a batch. One that is larger than the whole queue is let into an empty one.

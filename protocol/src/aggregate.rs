@@ -8,6 +8,7 @@ mod tests;
 
 pub use distinct::{DISTINCT_TWO_STANDARD_ERRORS, Distinct, IdentitySet, sketch_of};
 pub use quantiles::{QUANTILE_RELATIVE_ERROR, Quantiles, bin_of, value_of_bin};
+pub(crate) use registers::Registers;
 
 /// What a query needs, so that scans skip the rest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
 use crate::aggregate::Accumulator;
+use crate::query::ShardQuery;
 
 /// Values of the `group_by` dimensions, in the order asked.
 pub type GroupKey = Vec<Option<String>>;
@@ -34,6 +35,15 @@ pub struct PartialAnswer {
     pub applied_index: u64,
     /// What the cardinality budget took from this answer.
     pub other: OtherEvents,
+}
+
+impl PartialAnswer {
+    /// Whether it can be an answer to that query: groups have as many values as it asks for, cells are of its steps. Of this node's own shards that is
+    /// sure, of another node's it is not.
+    pub fn fits(&self, query: &ShardQuery) -> bool {
+        self.groups.iter().all(|group| group.len() == query.group_by.len())
+            && self.cells.iter().all(|cell| cell.bucket < query.plan.buckets)
+    }
 }
 
 /// Events beyond the cardinality budget, as far as a query needs to know of them what was not kept.

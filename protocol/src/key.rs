@@ -1,10 +1,12 @@
 //! Metric keys as bytes: `kind, tenant, metric, dimension values`, each text with its length in front, so that no two
 //! keys share an encoding. The home key of an event is the key of its default metric.
 
+use serde::{Deserialize, Serialize};
+
 use crate::limits::KEY_BYTES_MAX;
 
 /// What family a metric key belongs to; a defined metric may bear the name of an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum MetricKind {
     /// The metric that every event name has: dimensions `source`, `device_type`, `country_code`.

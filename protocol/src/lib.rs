@@ -22,3 +22,4 @@ pub mod plan;
 pub mod query;
 pub mod time;
 pub mod token;
+pub mod wire;

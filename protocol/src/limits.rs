@@ -60,12 +60,22 @@ pub const AUTO_POINTS_MAX: usize = 300;
 pub const QUERY_TIMEOUT_MS_MAX: u64 = 300_000;
 /// Queries of one `POST /v1/query`.
 pub const QUERIES_MAX: usize = 32;
+/// Events that one shard's answer counts at most, and the largest count that an answer prints exactly: the sum over [`SHARDS_MAX`] fits 64 bits.
+pub const ANSWER_EVENTS_MAX: u64 = 1 << 53;
+/// Bytes of one query as it goes between nodes; its slices are most of it, a few for each step.
+pub const WIRE_QUERY_BYTES_MAX: usize = 16 << 20;
+/// Bytes of the answers of several shards as they go between nodes in one message.
+pub const WIRE_ANSWERS_BYTES_MAX: usize = ENTRY_BYTES_MAX;
+/// Bytes that a cell takes there when only events are counted.
+pub const WIRE_CELL_BYTES: usize = 12;
 
 const _: () = {
     assert!(WINDOW_EXACT_ENTRIES_MAX <= ANSWER_EXACT_ENTRIES_MAX);
     assert!(ROWS_DEFAULT <= ROWS_MAX);
     assert!(AUTO_POINTS_MAX <= POINTS_PER_GROUP_MAX);
     assert!(POINTS_PER_GROUP_MAX <= ANSWER_CELLS_MAX);
+    assert!(ANSWER_EVENTS_MAX.checked_mul(SHARDS_MAX as u64).is_some());
+    assert!(ANSWER_CELLS_MAX * WIRE_CELL_BYTES < WIRE_ANSWERS_BYTES_MAX);
     assert!(EVENT_NAME_BYTES_MAX + 3 * DIMENSION_BYTES_MAX < KEY_BYTES_MAX);
     assert!(EVENT_NAME_BYTES_MAX + DIMENSIONS_MAX * DIMENSION_BYTES_MAX < KEY_BYTES_MAX);
     assert!(

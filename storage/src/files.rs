@@ -1,5 +1,6 @@
 //! Immutable files of one shard that its snapshots refer to: written once, checked by CRC, removed when no snapshot names them.
 
+mod incoming;
 mod on_disk;
 #[cfg(test)]
 mod tests;
@@ -7,6 +8,7 @@ mod tests;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use incoming::ArrivingFile;
 pub use on_disk::{Commit, ShardFiles, ShardWriter};
 
 use crate::StorageError;

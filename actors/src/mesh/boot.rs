@@ -1,32 +1,37 @@
 //! From a data directory to a mesh that takes writes.
 
-use std::path::Path;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use futures::future::join_all;
+use parking_lot::{Mutex, RwLock};
 use tallymesh_protocol::command::{ShardSettings, encode_configure, encode_tick};
 use tallymesh_protocol::definition::DefinitionSet;
 use tallymesh_protocol::hash::ShardId;
 use tallymesh_protocol::limits::SHARDS_MAX;
-use tallymesh_storage::StorageError;
 use tallymesh_storage::dir_lock::DirLock;
 use tallymesh_storage::files::ShardFiles;
 use tallymesh_storage::shard::ShardOptions;
 use tallymesh_storage::wal::{Recovered as LogRecovered, Wal, WalOptions};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use super::cluster_file::ClusterFile;
 use super::log_runner::LogRunner;
 use super::room::LogDoor;
+use super::slots::{Slot, Slots};
 use super::upkeep::Upkeep;
-use super::{Inner, Mesh, MeshOptions, Owned, Slot, StartError};
-use crate::raft::{Blocking, DurableIndex, LogStore, OpenReplica, OpenState, RaftReplica, StateMachine, StopReason};
+use super::{Inner, Mesh, MeshOptions, Owned, StartError};
+use crate::fleet::{self, Fleet, FleetOptions};
+use crate::raft::peers::PeerNetworks;
+use crate::raft::{
+    Blocking, DurableIndex, LogStore, OpenReplica, OpenState, RaftReplica, SharedState, Snapshots, StateMachine, StopReason,
+};
 use crate::shard::stamp::StampClock;
 use crate::shard::{Shard, ShardParts};
 
 /// Id of the only node of a cluster of one.
-const ONLY_NODE: u64 = 1;
+pub(crate) const ONLY_NODE: u64 = 1;
 /// Recent log in memory for the entries that are applied right after they are written, in bytes.
 const LOG_CACHE_BYTES_MAX: usize = 64 << 20;
 /// Beside what the queues of the shards may hold, the log's own queue takes this much: votes, marks, ticks, in bytes.
@@ -36,8 +41,17 @@ pub async fn start(options: MeshOptions, blocking: Blocking, lock: Option<DirLoc
     check(&options)?;
     DefinitionSet::compile(options.settings.definitions_version, options.settings.definitions.clone())
         .map_err(|e| StartError::Invalid(e.to_string()))?;
-    let (wal, log, cluster) = open_log(&options, blocking)?;
-    let result = start_shards(options, blocking, lock, (wal, cluster.cluster_id), log).await;
+    let log = open_log(&options, blocking)?;
+    let cluster = match ClusterFile::read(&*options.disk, &options.data_dir)? {
+        Some(cluster) => cluster,
+        None => {
+            let cluster = ClusterFile::new(options.shards);
+            // After the log exists: a directory that has this file and no log has lost it.
+            cluster.write(&*options.disk, &options.data_dir)?;
+            cluster
+        }
+    };
+    let result = start_shards(options, blocking, lock, cluster.cluster_id, log).await;
     match result {
         Ok(mesh) => Ok(mesh),
         Err((error, log)) => {
@@ -45,6 +59,80 @@ pub async fn start(options: MeshOptions, blocking: Blocking, lock: Option<DirLoc
             Err(error)
         }
     }
+}
+
+/// The same with other nodes; waits until it belongs to a cluster.
+pub async fn start_fleet(
+    mut options: MeshOptions,
+    fleet: FleetOptions,
+    lock: Option<DirLock>,
+    waiting: &watch::Sender<String>,
+) -> Result<Mesh, StartError> {
+    let known = ClusterFile::read(&*options.disk, &options.data_dir)?;
+    if let Some(known) = &known {
+        // It is the cluster's; a node that joins need not be told.
+        options.shards = known.shards;
+    }
+    check(&options)?;
+    let definitions = DefinitionSet::compile(options.settings.definitions_version, options.settings.definitions.clone())
+        .map_err(|e| StartError::Invalid(e.to_string()))?;
+    let log = open_log(&options, Blocking::Threads)?;
+    let alone_before = known.as_ref().map(|known| known.cluster_id.clone());
+    let fleet = match fleet::start::start(&options, fleet, log.wal.clone(), alone_before, waiting).await {
+        Ok(fleet) => fleet,
+        Err(error) => {
+            log.close(Blocking::Threads).await;
+            return Err(error);
+        }
+    };
+    let state = fleet.state();
+    options.shards = state.placement.len() as u16;
+    if known.is_none() {
+        let file = ClusterFile { cluster_id: state.cluster_id.clone(), ..ClusterFile::new(options.shards) };
+        if let Err(error) = file.write(&*options.disk, &options.data_dir) {
+            fleet.shutdown().await;
+            log.close(Blocking::Threads).await;
+            return Err(error.into());
+        }
+    }
+    let slots = Slots::new((0..options.shards).map(|shard| Slot::Elsewhere { shard: ShardId(shard) }));
+    let mesh = assemble(options, Blocking::Threads, lock, state.cluster_id.clone(), definitions, slots, Some(fleet.clone()), log);
+    fleet.attach(&mesh.inner).await;
+    Ok(mesh)
+}
+
+/// All that is there, as one mesh.
+#[expect(clippy::too_many_arguments, reason = "each is used once, here")]
+fn assemble(
+    options: MeshOptions,
+    blocking: Blocking,
+    lock: Option<DirLock>,
+    cluster_id: String,
+    definitions: DefinitionSet,
+    shards: Slots,
+    fleet: Option<Fleet>,
+    log: LogRunner,
+) -> Mesh {
+    let door = LogDoor::new(log.wal.clone(), options.log_bytes_max);
+    let upkeep = Upkeep::start(shards.clone(), log.wal.clone(), door.clone(), &options);
+    let lanes = std::thread::available_parallelism().map_or(2, usize::from);
+    let inner = Inner {
+        cluster_id,
+        definitions: RwLock::new(Arc::new(definitions)),
+        clock: options.clock.clone(),
+        blocking,
+        shards,
+        closing: AtomicBool::new(false),
+        door,
+        lanes: Arc::new(Semaphore::new(lanes * super::read::QUERIES_PER_LANE)),
+        lane_count: lanes,
+        log: log.wal.clone(),
+        fleet,
+        options,
+        actors: Mutex::default(),
+        owned: tokio::sync::Mutex::new(Some(Owned { upkeep, log, _lock: lock })),
+    };
+    Mesh { inner: Arc::new(inner) }
 }
 
 fn check(options: &MeshOptions) -> Result<(), StartError> {
@@ -78,7 +166,7 @@ fn log_dir(options: &MeshOptions) -> std::path::PathBuf {
     options.data_dir.join("log")
 }
 
-fn open_log(options: &MeshOptions, blocking: Blocking) -> Result<(Wal, LogRunner, ClusterFile), StartError> {
+fn open_log(options: &MeshOptions, blocking: Blocking) -> Result<LogRunner, StartError> {
     let queues = usize::from(options.shards).saturating_mul(options.shard_queue_bytes_max);
     let wal_options = WalOptions {
         segment_bytes: options.log_segment_bytes,
@@ -88,18 +176,7 @@ fn open_log(options: &MeshOptions, blocking: Blocking) -> Result<(Wal, LogRunner
     };
     let opened = Wal::open(options.disk.clone(), options.clock.clone(), &log_dir(options), wal_options)?;
     report(&opened.recovered);
-    let wal = opened.wal.clone();
-    let cluster = match ClusterFile::read(&*options.disk, &options.data_dir)? {
-        Some(cluster) => cluster,
-        None => {
-            let cluster = ClusterFile::new(options.shards);
-            // After the log exists: a directory that has this file and no log has lost it.
-            cluster.write(&*options.disk, &options.data_dir)?;
-            cluster
-        }
-    };
-    let runner = LogRunner::start(opened.wal, opened.writer, blocking)?;
-    Ok((wal, runner, cluster))
+    Ok(LogRunner::start(opened.wal, opened.writer, blocking)?)
 }
 
 fn report(found: &LogRecovered) {
@@ -117,21 +194,21 @@ async fn start_shards(
     options: MeshOptions,
     blocking: Blocking,
     lock: Option<DirLock>,
-    (wal, cluster_id): (Wal, String),
+    cluster_id: String,
     log: LogRunner,
 ) -> Result<Mesh, (StartError, LogRunner)> {
-    let opening = (0..options.shards).map(|shard| open_shard(&options, blocking, &wal, ShardId(shard)));
+    let opening = (0..options.shards).map(|shard| open_alone(&options, blocking, &log.wal, ShardId(shard)));
     let opened: Vec<Result<ShardParts, (ShardId, String)>> = join_all(opening).await;
     let running: Vec<&ShardParts> = opened.iter().filter_map(|o| o.as_ref().ok()).collect();
     let definitions = match configure(&options, &running).await {
-        Ok(definitions) => Arc::new(definitions),
+        Ok(definitions) => definitions,
         Err(error) => {
             join_all(running.iter().map(|parts| parts.replica.shutdown())).await;
             return Err((error, log));
         }
     };
     let mut shards = Vec::with_capacity(opened.len());
-    let mut actors = Vec::with_capacity(opened.len());
+    let mut actors = BTreeMap::new();
     for opened in opened {
         let spawned = match opened {
             Err(stopped) => Err(stopped),
@@ -141,70 +218,104 @@ async fn start_shards(
             }
         };
         shards.push(match spawned {
-            Err((shard, detail)) => Slot::Stopped { shard, detail },
+            Err((shard, detail)) => {
+                log.wal.set_aside(shard.0);
+                Slot::Stopped { shard, detail }
+            }
             Ok((shard, actor)) => {
-                actors.push(actor);
-                Slot::Running(shard)
+                actors.insert(shard.parts.id, actor);
+                Slot::Running(shard.into())
             }
         });
     }
-    let running: Vec<Shard> = shards.iter().filter_map(Slot::running).cloned().collect();
-    shards.iter().enumerate().filter(|(_, slot)| slot.running().is_none()).for_each(|(shard, _)| log.wal.set_aside(shard as u16));
-    let door = LogDoor::new(log.wal.clone(), options.log_bytes_max);
-    let upkeep = Upkeep::start(running, log.wal.clone(), door.clone(), &options);
-    let lanes = std::thread::available_parallelism().map_or(2, usize::from);
-    let inner = Inner {
-        cluster_id,
-        definitions,
-        clock: options.clock,
-        blocking,
-        shards,
-        closing: AtomicBool::new(false),
-        door,
-        lanes: Arc::new(Semaphore::new(lanes * super::read::QUERIES_PER_LANE)),
-        lane_count: lanes,
-        log: log.wal.clone(),
-        owned: tokio::sync::Mutex::new(Some(Owned { upkeep, actors, log, _lock: lock })),
-    };
-    Ok(Mesh { inner: Arc::new(inner) })
+    let mesh = assemble(options, blocking, lock, cluster_id, definitions, Slots::new(shards), None, log);
+    *mesh.inner.actors.lock() = actors;
+    Ok(mesh)
 }
 
-async fn open_shard(options: &MeshOptions, blocking: Blocking, wal: &Wal, id: ShardId) -> Result<ShardParts, (ShardId, String)> {
+async fn open_alone(options: &MeshOptions, blocking: Blocking, wal: &Wal, id: ShardId) -> Result<ShardParts, (ShardId, String)> {
     let stop = StopReason::new(id);
-    match recover(options, blocking, wal, id, &stop).await {
-        Ok(recovered) => Ok(recovered),
-        Err(detail) => {
-            stop.set(&detail);
-            Err((id, stop.get().unwrap_or(detail)))
-        }
-    }
+    let open = async {
+        let files = open_files(options, blocking, id, None).await?;
+        let open = recover(options, blocking, wal, id, files, ONLY_NODE, &stop).await?;
+        let (shared, snapshots) = (open.state.shared(), open.state.snapshots());
+        let replica = RaftReplica::open(open).await.map_err(|e| e.to_string())?;
+        let parts = parts_of(options, id, Arc::new(replica), shared, snapshots, &stop);
+        catch_up(&parts).await.map(|()| parts)
+    };
+    open.await.map_err(|detail| {
+        stop.set(&detail);
+        (id, stop.get().unwrap_or(detail))
+    })
 }
 
-async fn recover(options: &MeshOptions, blocking: Blocking, wal: &Wal, id: ShardId, stop: &StopReason) -> Result<ShardParts, String> {
-    let (durable, durable_index) = DurableIndex::new(None);
-    let dir = options.data_dir.join("shards").join(id.to_string());
-    let (disk, clock, its_stop) = (options.disk.clone(), options.clock.clone(), stop.clone());
-    let state_options = ShardOptions { dedup_memory_bytes_max: options.dedup_memory_bytes as usize / usize::from(options.shards) };
-    let open = move || -> Result<StateMachine, StorageError> {
-        let files = ShardFiles::open(disk, dir)?;
-        StateMachine::open(OpenState { files, options: state_options, clock, blocking, stop: its_stop, durable })
+/// A replica among others: it waits for nobody.
+pub async fn open_in_fleet(
+    options: &MeshOptions,
+    wal: &Wal,
+    fleet: &Fleet,
+    id: ShardId,
+) -> Result<(ShardParts, Arc<RaftReplica>), (ShardId, String)> {
+    let stop = StopReason::new(id);
+    let open = async {
+        let files = open_files(options, Blocking::Threads, id, Some(fleet.run_number())).await?;
+        fleet.files().add(id, files.clone());
+        let open = recover(options, Blocking::Threads, wal, id, files, fleet.me(), &stop).await?;
+        let (shared, snapshots) = (open.state.shared(), open.state.snapshots());
+        let networks = PeerNetworks::new(Arc::new(fleet.peers().clone()), id);
+        let replica = Arc::new(RaftReplica::join_fleet(open, networks).await.map_err(|e| e.to_string())?);
+        Ok((parts_of(options, id, replica.clone(), shared, snapshots, &stop), replica))
     };
-    let state = blocking.run(open).await?.map_err(|e| e.to_string())?;
-    let log = LogStore::open(wal.clone(), id, durable_index, stop.clone()).map_err(|e| e.to_string())?;
-    let (shared, snapshots) = (state.shared(), state.snapshots());
-    let open = OpenReplica { node: ONLY_NODE, shard: id, log, state, stop: stop.clone() };
-    let replica = RaftReplica::open(open).await.map_err(|e| e.to_string())?;
-    let parts = ShardParts {
+    open.await.map_err(|detail: String| {
+        stop.set(&detail);
+        (id, stop.get().unwrap_or(detail))
+    })
+}
+
+fn parts_of(
+    options: &MeshOptions,
+    id: ShardId,
+    replica: Arc<RaftReplica>,
+    state: SharedState,
+    snapshots: Arc<Snapshots>,
+    stop: &StopReason,
+) -> ShardParts {
+    ShardParts {
         id,
-        replica: Arc::new(replica),
-        state: shared,
+        replica,
+        state,
         snapshots,
         stop: stop.clone(),
         clock: options.clock.clone(),
         queue_bytes_max: options.shard_queue_bytes_max,
+    }
+}
+
+async fn open_files(options: &MeshOptions, blocking: Blocking, id: ShardId, run: Option<u64>) -> Result<ShardFiles, String> {
+    let (disk, dir) = (options.disk.clone(), options.data_dir.join("shards").join(id.to_string()));
+    let open = move || match run {
+        Some(run) => ShardFiles::open_for(disk, dir, run),
+        None => ShardFiles::open(disk, dir),
     };
-    catch_up(&parts).await?;
-    Ok(parts)
+    blocking.run(open).await?.map_err(|e| e.to_string())
+}
+
+async fn recover(
+    options: &MeshOptions,
+    blocking: Blocking,
+    wal: &Wal,
+    id: ShardId,
+    files: ShardFiles,
+    node: u64,
+    stop: &StopReason,
+) -> Result<OpenReplica, String> {
+    let (durable, durable_index) = DurableIndex::new(None);
+    let (clock, its_stop) = (options.clock.clone(), stop.clone());
+    let state_options = ShardOptions { dedup_memory_bytes_max: options.dedup_memory_bytes as usize / usize::from(options.shards) };
+    let open = move || StateMachine::open(OpenState { files, options: state_options, clock, blocking, stop: its_stop, durable });
+    let state = blocking.run(open).await?.map_err(|e| e.to_string())?;
+    let log = LogStore::open(wal.clone(), id, durable_index, stop.clone()).map_err(|e| e.to_string())?;
+    Ok(OpenReplica { node, shard: id, log, state, stop: stop.clone() })
 }
 
 /// An entry of an earlier term is applied only behind one of the present: give it one, so that the state is whole before anybody looks at it.
@@ -216,7 +327,7 @@ async fn catch_up(shard: &ShardParts) -> Result<(), String> {
     Ok(())
 }
 
-async fn propose(shard: &ShardParts, command: impl FnOnce(i64) -> bytes::Bytes) -> Result<(), String> {
+pub async fn propose(shard: &ShardParts, command: impl FnOnce(i64) -> bytes::Bytes) -> Result<(), String> {
     let last = shard.state.read().state.stamp_ms();
     let stamp = StampClock::new(last).stamp(shard.clock.wall_ms(), shard.clock.monotonic());
     shard.replica.propose(command(stamp)).await.map(drop).map_err(|e| e.to_string())
@@ -229,7 +340,7 @@ async fn configure(options: &MeshOptions, shards: &[&ShardParts]) -> Result<Defi
     if let Some(used) = used {
         let there = used.state.read().state.settings().clone();
         if there.definitions != wanted.definitions {
-            return Err(StartError::Invalid(definitions_differ(&options.data_dir, &there, wanted)));
+            return Err(StartError::Invalid(definitions_differ(&options.data_dir.display().to_string(), &there, wanted)));
         }
     }
     // Definitions under a lower number than a shard knows would make every batch stale to it.
@@ -247,7 +358,8 @@ async fn configure(options: &MeshOptions, shards: &[&ShardParts]) -> Result<Defi
     Ok(definitions)
 }
 
-fn definitions_differ(dir: &Path, there: &ShardSettings, wanted: &ShardSettings) -> String {
+/// `what` was founded with other definitions than it is configured with now.
+pub(crate) fn definitions_differ(what: &str, there: &ShardSettings, wanted: &ShardSettings) -> String {
     let names = |settings: &ShardSettings| -> Vec<String> { settings.definitions.iter().map(|d| d.name.clone()).collect() };
     let (there_names, wanted_names) = (names(there), names(wanted));
     let mut differences = Vec::new();
@@ -265,7 +377,7 @@ fn definitions_differ(dir: &Path, there: &ShardSettings, wanted: &ShardSettings)
     format!(
         "[[metrics]] differs from what {} was founded with ({}): the file only founds the set. Restore it as it was, or start with an empty directory and \
          send the events again",
-        dir.display(),
+        what,
         differences.join(", ")
     )
 }

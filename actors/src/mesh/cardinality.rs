@@ -2,17 +2,20 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use futures::future::join_all;
+use serde::{Deserialize, Serialize};
 use tallymesh_protocol::cardinality::OTHER;
 use tallymesh_protocol::hash::DEFAULT_TENANT;
 use tallymesh_protocol::key::MetricKind;
 use tallymesh_storage::shard::MetricInfo;
 use tallymesh_storage::shard::keys::DimensionUse;
 
-use super::{Mesh, Slot};
+use super::Mesh;
+use crate::fleet::messages::Ask;
 use crate::raft::SharedState;
 
 /// One metric.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MetricUse {
     pub kind: MetricKind,
     pub metric: String,
@@ -25,7 +28,7 @@ pub struct MetricUse {
 }
 
 /// A dimension with many values.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Offender {
     /// Position in the metric's key; `None` is the event name itself.
     pub dimension: Option<usize>,
@@ -48,24 +51,49 @@ struct Gathering {
 impl Mesh {
     /// Every metric that has keys, by kind and name.
     pub async fn metric_uses(&self) -> Vec<MetricUse> {
-        let states: Vec<SharedState> = self.inner.shards.iter().filter_map(Slot::running).map(|s| s.parts.state.clone()).collect();
+        let Some(fleet) = &self.inner.fleet else { return self.metric_uses_here(&self.shards_here()).await };
+        let (here, there) = self.by_replica(fleet);
+        let asked = there.into_iter().map(|(member, shards)| fleet.ask_for(member, Ask::MetricUses { shards }));
+        let (mine, theirs) = tokio::join!(self.metric_uses_here(&here), join_all(asked));
+        let theirs = theirs.into_iter().flat_map(|uses: Option<Vec<MetricUse>>| uses.unwrap_or_default());
+        together(mine.into_iter().chain(theirs))
+    }
+
+    pub(crate) async fn metric_uses_here(&self, shards: &[u16]) -> Vec<MetricUse> {
+        let states = self.states(shards);
         self.inner.blocking.run(move || gather(&states)).await.unwrap_or_default()
     }
 
     /// The metrics that have rows beyond their budget, the most first; rows of all shards, and keys of each that has them. Waits for nothing, as
     /// [`Mesh::status`].
     pub fn metrics_over_budget(&self) -> Vec<MetricInfo> {
-        let mut metrics = joined(self.inner.shards.iter().filter_map(Slot::running).flat_map(|s| s.metrics_over_budget()));
+        let mut metrics = joined(self.inner.shards.running().iter().flat_map(|s| s.metrics_over_budget()));
         metrics.sort_by_key(|m| std::cmp::Reverse(m.other_rows));
         metrics
     }
 
     /// All metrics, the one with the most keys first; otherwise as [`Self::metrics_over_budget`].
     pub fn metrics_by_keys(&self) -> Vec<MetricInfo> {
-        let mut metrics = joined(self.inner.shards.iter().filter_map(Slot::running).flat_map(|s| s.metrics()));
+        let mut metrics = joined(self.inner.shards.running().iter().flat_map(|s| s.metrics()));
         metrics.sort_by_key(|m| std::cmp::Reverse(m.keys));
         metrics
     }
+}
+
+/// Uses of different shards. The keys of a defined metric that several nodes have are counted for each of them.
+fn together(uses: impl Iterator<Item = MetricUse>) -> Vec<MetricUse> {
+    let mut metrics: BTreeMap<(MetricKind, String), MetricUse> = BTreeMap::new();
+    for of in uses {
+        match metrics.get_mut(&(of.kind, of.metric.clone())) {
+            Some(metric) => {
+                metric.keys += of.keys;
+                metric.other_rows += of.other_rows;
+                metric.offenders.extend(of.offenders);
+            }
+            None => drop(metrics.insert((of.kind, of.metric.clone()), of)),
+        }
+    }
+    metrics.into_values().collect()
 }
 
 fn joined(shards: impl Iterator<Item = MetricInfo>) -> Vec<MetricInfo> {

@@ -17,6 +17,7 @@ use tallymesh_protocol::query::{MetricSelector, ScanPlan, ShardQuery, Slice};
 use tallymesh_protocol::time::Grain;
 use tallymesh_storage::clock::Clock;
 use tallymesh_storage::disk::Disk;
+use tokio::time::Instant;
 
 use super::*;
 
@@ -93,7 +94,7 @@ fn count_query() -> Arc<ShardQuery> {
 
 /// Events counted by each shard, as a query sees them.
 async fn counts(mesh: &Mesh) -> BTreeMap<u16, u64> {
-    let gathered = mesh.query(count_query(), TIMEOUT).await;
+    let gathered = mesh.query(count_query(), TIMEOUT, Patience::All).await;
     let count = |(shard, answer): (ShardId, ShardAnswer)| {
         let answer = answer.expect("answer");
         (shard.0, answer.cells.iter().map(|c| c.values.count).sum())

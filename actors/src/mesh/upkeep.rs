@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::MeshOptions;
 use super::room::{Holding, LogDoor, LogRoom};
+use super::slots::Slots;
 use crate::raft::MeshRuntime;
 use crate::shard::Shard;
 
@@ -30,10 +31,11 @@ pub struct Upkeep {
 }
 
 impl Upkeep {
-    pub fn start(shards: Vec<Shard>, wal: Wal, door: LogDoor, options: &MeshOptions) -> Self {
+    pub fn start(shards: Slots, wal: Wal, door: LogDoor, options: &MeshOptions) -> Self {
         let (end, ended) = watch::channel(false);
         let work = Work {
             shards,
+            set_aside: HashSet::new(),
             wal,
             door,
             clock: options.clock.clone(),
@@ -55,7 +57,9 @@ impl Upkeep {
 }
 
 struct Work {
-    shards: Vec<Shard>,
+    shards: Slots,
+    /// Stopped, and their log let go.
+    set_aside: HashSet<u16>,
     wal: Wal,
     door: LogDoor,
     clock: Arc<dyn Clock>,
@@ -81,7 +85,7 @@ impl Work {
             if now.saturating_sub(last_tick) >= tick_interval {
                 last_tick = now;
                 if self.has_room_for_ticks() {
-                    self.shards.iter().for_each(Shard::time);
+                    self.shards.running().iter().for_each(|shard| shard.time());
                 }
                 self.warn_of_budgets();
             }
@@ -91,7 +95,7 @@ impl Work {
 
     /// Once for each metric: their number is bounded as the metrics are.
     fn warn_of_budgets(&mut self) {
-        for metric in self.shards.iter().flat_map(Shard::metrics_over_budget) {
+        for metric in self.shards.running().iter().flat_map(|shard| shard.metrics_over_budget()) {
             if self.warned.insert((metric.kind, metric.tenant.clone(), metric.metric.clone())) {
                 tracing::warn!(
                     metric = metric.metric,
@@ -109,12 +113,15 @@ impl Work {
     }
 
     fn make_room(&mut self, now: Duration) {
-        for shard in self.shards.extract_if(.., |s| s.parts.stop.get().is_some()) {
-            self.wal.set_aside(shard.parts.id.0);
+        let (stopped, running): (Vec<_>, Vec<_>) = self.shards.running().into_iter().partition(|shard| shard.parts.stop.get().is_some());
+        for shard in stopped {
+            if self.set_aside.insert(shard.parts.id.0) {
+                self.wal.set_aside(shard.parts.id.0);
+            }
         }
         let stats = self.wal.stats();
         let pins = self.wal.pinned_by();
-        let holding = |shard: &Shard| {
+        let holding = |shard: &Arc<Shard>| {
             let status = shard.parts.replica.status();
             let live_bytes = stats.groups.iter().find(|g| g.group == shard.parts.id.0).map_or(0, |g| g.live_bytes);
             Holding {
@@ -125,9 +132,9 @@ impl Work {
                 pins_oldest: pins.iter().any(|p| p.group == shard.parts.id.0),
             }
         };
-        let holdings: Vec<Holding> = self.shards.iter().map(holding).collect();
+        let holdings: Vec<Holding> = running.iter().map(holding).collect();
         for id in self.room.plan(now, stats.held_bytes, &holdings) {
-            if let Some(shard) = self.shards.iter().find(|s| s.parts.id == id) {
+            if let Some(shard) = running.iter().find(|s| s.parts.id == id) {
                 shard.parts.replica.trigger_snapshot();
             }
         }

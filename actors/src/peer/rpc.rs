@@ -22,12 +22,14 @@ pub enum RpcKind {
     Ingest = 32,
     Query = 33,
     ReadIndex = 34,
+    /// A query to a replica that need not lead: it asks the leader how far it has to be.
+    FollowerQuery = 35,
     /// Placement, definitions, drain: what the metadata group decides.
     Metadata = 48,
 }
 
 impl RpcKind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Vote,
         Self::AppendEntries,
         Self::InstallSnapshot,
@@ -36,6 +38,7 @@ impl RpcKind {
         Self::Ingest,
         Self::Query,
         Self::ReadIndex,
+        Self::FollowerQuery,
         Self::Metadata,
     ];
 

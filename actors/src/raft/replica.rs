@@ -1,21 +1,21 @@
 //! A shard's replica on openraft.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
-use openraft::error::{CheckIsLeaderError, ClientWriteError, Fatal, RaftError};
+use openraft::error::{CheckIsLeaderError, ClientWriteError, Fatal, InitializeError, RaftError};
 use openraft::network::RaftNetworkFactory;
-use openraft::{Raft, ServerState, SnapshotPolicy};
+use openraft::{ChangeMembers, Raft, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
 use tallymesh_protocol::hash::ShardId;
 
 use super::log_store::StopReason;
 use super::network::Alone;
-use super::outcome::Lost;
+use super::oneshot::Lost;
 use super::state_machine::Snapshots;
 use super::{Command, LogStore, Peer, ShardRaft, SharedState, StateMachine};
 use crate::replicator::{Committed, Done, ReplicaStatus, Replicator, ReplicatorError};
@@ -29,6 +29,25 @@ const PAYLOAD_ENTRIES_MAX: u64 = 64;
 /// A restarted or new replica must lead (alone) or know its leader within this time.
 const LEADER_WAIT: Duration = Duration::from_secs(30);
 
+/// Entries that a member of a fleet keeps behind its snapshot.
+const KEPT_ENTRIES: u64 = 4;
+
+/// What all groups have in common; `kept` entries stay behind a snapshot.
+pub fn config(name: &str, kept: u64) -> openraft::Config {
+    openraft::Config {
+        cluster_name: name.to_owned(),
+        heartbeat_interval: HEARTBEAT_MS,
+        election_timeout_min: ELECTION_MIN_MS,
+        election_timeout_max: ELECTION_MAX_MS,
+        max_payload_entries: PAYLOAD_ENTRIES_MAX,
+        // When to take one is decided over all shards, by the bytes of log that they hold back.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: kept,
+        purge_batch_size: 1,
+        ..openraft::Config::default()
+    }
+}
+
 /// What a replica is opened with.
 pub struct OpenReplica {
     pub node: u64,
@@ -36,6 +55,29 @@ pub struct OpenReplica {
     pub log: LogStore,
     pub state: StateMachine,
     pub stop: StopReason,
+}
+
+/// Who leads, as one replica sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leadership {
+    pub leader: Option<u64>,
+    pub leads: bool,
+    pub term: u64,
+}
+
+/// A group as one of its replicas sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Group {
+    pub leader: Option<u64>,
+    pub leads: bool,
+    pub term: u64,
+    pub last_log_index: u64,
+    pub voters: BTreeSet<u64>,
+    pub learners: BTreeSet<u64>,
+    /// A change is under way.
+    pub is_joint: bool,
+    /// On the leader: the last entry that each member is known to have.
+    pub matched: BTreeMap<u64, u64>,
 }
 
 type Barrier = Shared<BoxFuture<'static, Result<u64, ReplicatorError>>>;
@@ -93,20 +135,20 @@ impl RaftReplica {
     /// # Errors
     /// What stopped it.
     pub async fn join<N: RaftNetworkFactory<ShardRaft>>(open: OpenReplica, network: N) -> Result<Self, ReplicatorError> {
+        Self::open_in(open, network, 0).await
+    }
+
+    /// As [`Self::join`], as one of a fleet: a little of the log is kept behind a snapshot, so that a replica that lags by a moment needs none.
+    ///
+    /// # Errors
+    /// What stopped it.
+    pub async fn join_fleet<N: RaftNetworkFactory<ShardRaft>>(open: OpenReplica, network: N) -> Result<Self, ReplicatorError> {
+        Self::open_in(open, network, KEPT_ENTRIES).await
+    }
+
+    async fn open_in<N: RaftNetworkFactory<ShardRaft>>(open: OpenReplica, network: N, kept: u64) -> Result<Self, ReplicatorError> {
         let OpenReplica { node, shard, log, state, stop } = open;
-        let config = openraft::Config {
-            cluster_name: format!("shard-{shard}"),
-            heartbeat_interval: HEARTBEAT_MS,
-            election_timeout_min: ELECTION_MIN_MS,
-            election_timeout_max: ELECTION_MAX_MS,
-            max_payload_entries: PAYLOAD_ENTRIES_MAX,
-            // When to take one is decided over all shards, by the bytes of log that they hold back.
-            snapshot_policy: SnapshotPolicy::Never,
-            max_in_snapshot_log_to_keep: 0,
-            purge_batch_size: 1,
-            ..openraft::Config::default()
-        };
-        let config = config.validate().map_err(|e| ReplicatorError::Stopped(e.to_string()))?;
+        let config = config(&format!("shard-{shard}"), kept).validate().map_err(|e| ReplicatorError::Stopped(e.to_string()))?;
         let (shared, snapshots) = (state.shared(), state.snapshots());
         let raft = Raft::new(node, Arc::new(config), network, log, state).await.map_err(|e| fatal(&stop, &e))?;
         Ok(Self { node, raft, shared, snapshots, stop, barriers: Barriers::default() })
@@ -114,6 +156,73 @@ impl RaftReplica {
 
     pub fn raft(&self) -> &Raft<ShardRaft> {
         &self.raft
+    }
+
+    /// Makes the group of these members, if it is new and this node is one of them.
+    ///
+    /// # Errors
+    /// It stopped.
+    pub async fn found(&self, members: BTreeMap<u64, Peer>) -> Result<(), ReplicatorError> {
+        match self.raft.initialize(members).await {
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(RaftError::APIError(e)) => Err(ReplicatorError::Stopped(e.to_string())),
+            Err(RaftError::Fatal(e)) => Err(fatal(&self.stop, &e)),
+        }
+    }
+
+    /// Whether the group was made as far as this replica knows.
+    pub async fn is_founded(&self) -> bool {
+        self.raft.is_initialized().await.unwrap_or(true)
+    }
+
+    /// Who is in the group, and how far they are.
+    pub fn group(&self) -> Group {
+        Self::group_of(&self.raft)
+    }
+
+    /// The same of a group that is no shard's.
+    pub fn group_of(raft: &Raft<ShardRaft>) -> Group {
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow();
+        let membership = metrics.membership_config.membership();
+        let matched = metrics.replication.iter().flatten();
+        Group {
+            leader: metrics.current_leader,
+            leads: metrics.state == ServerState::Leader && metrics.running_state.is_ok(),
+            term: metrics.current_term,
+            last_log_index: metrics.last_log_index.unwrap_or(0),
+            voters: membership.voter_ids().collect(),
+            learners: membership.learner_ids().collect(),
+            is_joint: membership.get_joint_config().len() > 1,
+            matched: matched.map(|(member, id)| (*member, id.map_or(0, |id| id.index))).collect(),
+        }
+    }
+
+    /// The part of [`Self::group`] that every request asks for.
+    pub fn leadership(&self) -> Leadership {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let leads = metrics.state == ServerState::Leader && metrics.running_state.is_ok();
+        Leadership { leader: metrics.current_leader, leads, term: metrics.current_term }
+    }
+
+    /// One step of a change of who is in the group.
+    ///
+    /// # Errors
+    /// It does not lead (any more), or the step is not one that can be taken.
+    pub async fn change(&self, change: ChangeMembers<u64, Peer>, retain: bool) -> Result<(), String> {
+        self.raft.change_membership(change, retain).await.map(drop).map_err(|e| e.to_string())
+    }
+
+    /// Stands for election; the leader does nothing.
+    pub async fn stand(&self) {
+        // A group that has ended elects nobody.
+        let _ = self.raft.trigger().elect().await;
+    }
+
+    /// Whether it may stand by itself when it has not heard of a leader for long.
+    pub fn set_may_stand(&self, may_stand: bool) {
+        self.raft.runtime_config().elect(may_stand);
     }
 
     async fn lead(&self) -> Result<(), ReplicatorError> {

@@ -8,6 +8,8 @@ use std::time::Duration;
 use openraft::{AsyncRuntime, OptionalSend, TokioRuntime};
 use rand_core_06::RngCore;
 
+use super::oneshot;
+
 /// What a simulation hangs into the runtime of its thread.
 pub struct Hooks {
     /// Told of every task that is spawned on this thread.
@@ -82,9 +84,9 @@ impl AsyncRuntime for MeshRuntime {
     type TimeoutError = <TokioRuntime as AsyncRuntime>::TimeoutError;
     type Timeout<R, T: Future<Output = R> + OptionalSend> = <TokioRuntime as AsyncRuntime>::Timeout<R, T>;
     type ThreadLocalRng = MeshRng;
-    type OneshotSender<T: OptionalSend> = <TokioRuntime as AsyncRuntime>::OneshotSender<T>;
-    type OneshotReceiver<T: OptionalSend> = <TokioRuntime as AsyncRuntime>::OneshotReceiver<T>;
-    type OneshotReceiverError = <TokioRuntime as AsyncRuntime>::OneshotReceiverError;
+    type OneshotSender<T: OptionalSend> = oneshot::Sender<T>;
+    type OneshotReceiver<T: OptionalSend> = oneshot::Receiver<T>;
+    type OneshotReceiverError = oneshot::Lost;
 
     fn spawn<T>(future: T) -> Self::JoinHandle<T::Output>
     where
@@ -122,7 +124,7 @@ impl AsyncRuntime for MeshRuntime {
     where
         T: OptionalSend,
     {
-        TokioRuntime::oneshot()
+        oneshot::channel()
     }
 }
 

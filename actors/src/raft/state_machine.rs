@@ -9,7 +9,7 @@ use parking_lot::{Mutex, RwLock};
 use tallymesh_storage::StorageError;
 use tallymesh_storage::clock::Clock;
 use tallymesh_storage::files::ShardFiles;
-use tallymesh_storage::shard::{ApplyError, PartApplied, ShardOptions, ShardState};
+use tallymesh_storage::shard::{ApplyError, PartApplied, PartError, ShardOptions, ShardState};
 use tokio::sync::watch;
 
 use super::log_store::StopReason;
@@ -151,6 +151,7 @@ impl StateMachine {
         let part = |part: PartApplied| AppliedPart {
             counted: part.counted,
             duplicates: part.duplicates,
+            stale: matches!(part.error, Some(PartError::StaleDefinitions { .. })),
             refused: part.error.map(|e| e.to_string()),
         };
         Ok(CommandOutcome { parts: done.parts.into_iter().map(part).collect() })

@@ -123,6 +123,7 @@ impl<T> GroupCommit<T> {
                     let result = match applied.next() {
                         Some(part) => match part.refused {
                             None => Ok(PartOutcome { counted: part.counted, duplicates: part.duplicates, index }),
+                            Some(_) if part.stale => Err(AppendError::Stale { shard }),
                             Some(detail) => Err(AppendError::Refused { shard, detail }),
                         },
                         None => {
@@ -132,8 +133,13 @@ impl<T> GroupCommit<T> {
                     effects.push(Effect::Answer { ticket: waiting.ticket, result });
                 }
             }
-            // Whether it is in the log is open, and a retry is harmless: the same as no answer in time.
-            Err(ReplicatorError::NotLeader { .. } | ReplicatorError::NoQuorum) => {
+            // Whether it is in the log is open, and a retry is harmless: whoever sent it finds out who leads now.
+            Err(ReplicatorError::NotLeader { leader }) => {
+                for Waiting { ticket, .. } in settled.parts {
+                    effects.push(Effect::Answer { ticket, result: Err(AppendError::NotLeader { shard, leader }) });
+                }
+            }
+            Err(ReplicatorError::NoQuorum) => {
                 for Waiting { ticket, arrived } in settled.parts {
                     effects.push(Effect::Answer { ticket, result: Err(timeout(shard, arrived, now)) });
                 }

@@ -135,6 +135,38 @@ impl Distinct {
         }
     }
 
+    /// A set of at most [`ANSWER_EXACT_ENTRIES_MAX`] hashes, some of which may be there twice.
+    pub(crate) fn of_hashes(hashes: impl ExactSizeIterator<Item = u64>) -> Self {
+        debug_assert!(hashes.len() <= ANSWER_EXACT_ENTRIES_MAX);
+        match hashes.len() {
+            0 => Self::Empty,
+            REGISTERS_BESIDE_MIN.. => Self::shared(Arc::new(IdentitySet::listed(hashes.collect()))),
+            n => {
+                let mut set = HashSet::with_capacity_and_hasher(n, Default::default());
+                set.extend(hashes);
+                Self::Exact(Box::new(set))
+            }
+        }
+    }
+
+    /// Appends what it holds to one of the two, or nothing when it is empty: to `hashes` when it is exact, some maybe twice, else a sketch's registers
+    /// (see [`Registers::encode`]).
+    pub(crate) fn put(&self, hashes: &mut Vec<u64>, registers: &mut Vec<u8>) {
+        match self {
+            Self::Empty => {}
+            Self::Exact(set) => hashes.extend(set.iter()),
+            Self::Sketch(sketch) => sketch.encode(registers),
+            Self::Shared(sets) => match sets.as_slice() {
+                [] => {}
+                // Usual, and quicker than making a set of it only to list that.
+                [one] if one.hashes.as_ref().is_some_and(|h| h.len() <= ANSWER_EXACT_ENTRIES_MAX) => {
+                    hashes.extend_from_slice(one.hashes.as_deref().unwrap_or_default());
+                }
+                several => union_of(several).put(hashes, registers),
+            },
+        }
+    }
+
     fn settled(&self) -> Cow<'_, Self> {
         match self {
             Self::Shared(sets) => Cow::Owned(union_of(sets)),
@@ -178,15 +210,17 @@ impl IdentitySet {
         match &*set.settled() {
             Distinct::Empty | Distinct::Shared(_) => Self { hashes: Some(Box::default()), registers: None },
             Distinct::Sketch(registers) => Self { hashes: None, registers: Some(registers.clone()) },
-            Distinct::Exact(set) => {
-                let registers = (set.len() >= REGISTERS_BESIDE_MIN).then(|| {
-                    let mut registers = Registers::default();
-                    set.iter().for_each(|&h| registers.insert(h));
-                    registers
-                });
-                Self { hashes: Some(set.iter().copied().collect()), registers }
-            }
+            Distinct::Exact(set) => Self::listed(set.iter().copied().collect()),
         }
+    }
+
+    fn listed(hashes: Box<[u64]>) -> Self {
+        let registers = (hashes.len() >= REGISTERS_BESIDE_MIN).then(|| {
+            let mut registers = Registers::default();
+            hashes.iter().for_each(|&h| registers.insert(h));
+            registers
+        });
+        Self { hashes: Some(hashes), registers }
     }
 
     /// Memory that it takes, in bytes.

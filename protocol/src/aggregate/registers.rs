@@ -16,6 +16,12 @@ const COUPON_SLOT_BITS: u32 = 26;
 const NIBBLE_ELSEWHERE: u8 = 15;
 /// Bytes before the registers of a stored sketch.
 const PREAMBLE_BYTES: usize = 40;
+/// Largest value of a register: leading zeroes of 64 bits, of which one is set, and one.
+const REGISTER_MAX: u8 = 63;
+/// First byte of encoded registers: which are not zero, a bit each, then their values.
+const FORM_BITMAP: u8 = 0;
+/// Or: the least value, 4 bits each above it, then the values of those for which that is not enough.
+const FORM_NIBBLES: u8 = 1;
 
 #[derive(Clone, PartialEq)]
 pub struct Registers(Box<[u8; REGISTERS]>);
@@ -93,6 +99,56 @@ impl Registers {
         }
     }
 
+    /// Appends them in the shorter of two forms: a bitmap and a byte for each that is not zero, or half a byte for each and a byte more for the few that are
+    /// far above the least. Neither is shorter than an eighth of the registers, so that few bytes never become many.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        let base = self.0.iter().copied().min().unwrap_or_default();
+        let set = self.0.iter().filter(|r| **r > 0).count();
+        let elsewhere = self.0.iter().filter(|r| **r - base >= NIBBLE_ELSEWHERE).count();
+        if REGISTERS / 8 + set <= REGISTERS / 2 + 1 + elsewhere {
+            out.push(FORM_BITMAP);
+            out.extend(self.0.as_chunks::<8>().0.iter().map(|eight| (0..8).fold(0, |bits, i| bits | u8::from(eight[i] > 0) << i)));
+            out.extend(self.0.iter().filter(|r| **r > 0));
+        } else {
+            let nibble = |register: u8| (register - base).min(NIBBLE_ELSEWHERE);
+            out.extend_from_slice(&[FORM_NIBBLES, base]);
+            out.extend(self.0.as_chunks::<2>().0.iter().map(|pair| nibble(pair[0]) | nibble(pair[1]) << 4));
+            out.extend(self.0.iter().filter(|r| nibble(**r) == NIBBLE_ELSEWHERE));
+        }
+    }
+
+    /// `None` when the bytes are not exactly one sketch's registers.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut registers = Self::default();
+        let (&form, rest) = bytes.split_first()?;
+        let mut values = match form {
+            FORM_BITMAP => {
+                let (bitmap, values) = rest.split_at_checked(REGISTERS / 8)?;
+                let mut values = values.iter();
+                for (i, register) in registers.0.iter_mut().enumerate() {
+                    if bitmap[i / 8] >> (i % 8) & 1 == 1 {
+                        *register = *values.next()?;
+                    }
+                }
+                values
+            }
+            FORM_NIBBLES => {
+                let (&base, rest) = rest.split_first()?;
+                let (nibbles, values) = rest.split_at_checked(REGISTERS / 2)?;
+                let mut values = values.iter();
+                for (i, register) in registers.0.iter_mut().enumerate() {
+                    *register = match nibbles[i / 2] >> (i % 2 * 4) & NIBBLE_ELSEWHERE {
+                        NIBBLE_ELSEWHERE => *values.next()?,
+                        nibble => base.saturating_add(nibble),
+                    };
+                }
+                values
+            }
+            _ => return None,
+        };
+        (values.next().is_none() && registers.0.iter().all(|r| *r <= REGISTER_MAX)).then_some(registers)
+    }
+
     /// How many distinct identities there are, about.
     pub fn estimate(&self) -> f64 {
         let (mut low, mut high) = (0.0, 0.0);
@@ -166,6 +222,26 @@ mod tests {
             assert!((ours - theirs).abs() < 1e-6 * theirs, "{ours} and {theirs}");
         }
         assert_eq!(Registers::default().estimate(), 0.0);
+    }
+
+    #[test]
+    fn registers_read_back_and_take_little_more_than_they_must() {
+        for (n, bytes_max) in [(0, 1_025), (20, 1_045), (1_100, 2_120), (20_000, 4_110), (3_000_000, 4_130)] {
+            let (registers, mut bytes) = (of(0..n), vec![7]);
+            registers.encode(&mut bytes);
+            assert!(Registers::decode(&bytes[1..]).is_some_and(|r| r == registers), "{n}");
+            assert!(bytes.len() - 1 <= bytes_max, "{n} identities take {} bytes", bytes.len() - 1);
+            for (cut, longer) in [(bytes.len() - 1, &[][..]), (bytes.len(), &[1][..]), (1, &[][..]), (2, &[][..]), (900, &[][..])] {
+                assert!(Registers::decode(&[&bytes[1..cut], longer].concat()).is_none(), "{n}: cut at {cut}");
+            }
+        }
+        let mut far_apart = Registers::default();
+        far_apart.0.iter_mut().enumerate().for_each(|(i, r)| *r = (i % 64) as u8);
+        let mut bytes = Vec::new();
+        far_apart.encode(&mut bytes);
+        assert!(Registers::decode(&bytes).is_some_and(|r| r == far_apart));
+        *bytes.last_mut().expect("has values") = REGISTER_MAX + 1;
+        assert!(Registers::decode(&bytes).is_none(), "no register has such a value");
     }
 
     #[test]

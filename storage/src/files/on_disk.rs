@@ -18,25 +18,33 @@ const MANIFEST_TEMPORARY: &str = "snapshot.tmp";
 /// Handle on a shard's directory; clones share it.
 #[derive(Clone)]
 pub struct ShardFiles {
-    disk: Arc<dyn Disk>,
-    dir: Arc<Path>,
-    shared: Arc<Shared>,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) dir: Arc<Path>,
+    pub(super) shared: Arc<Shared>,
 }
 
-struct Shared {
+pub(super) struct Shared {
     /// Number of the next file; numbers are never used twice.
     next: AtomicU64,
-    committed: Mutex<Committed>,
+    pub(super) committed: Mutex<Committed>,
 }
 
 #[derive(Default)]
-struct Committed {
+pub(super) struct Committed {
     /// Order of the manifest that is durable, if there is one.
     order: Option<u64>,
     /// Files that it names.
     live: BTreeSet<String>,
+    /// Files of another replica's snapshot that is to be installed.
+    pub(super) expected: BTreeSet<String>,
     /// Set by a failed sync or rename: which manifest would survive a power cut is not known any more.
     poisoned: Option<String>,
+}
+
+impl Committed {
+    pub(super) fn is_named(&self, name: &str) -> bool {
+        self.live.contains(name) || self.expected.contains(name)
+    }
 }
 
 /// What became of a manifest.
@@ -54,13 +62,28 @@ impl ShardFiles {
     /// # Errors
     /// The disk's.
     pub fn open(disk: Arc<dyn Disk>, dir: impl Into<PathBuf>) -> Result<Self, StorageError> {
+        Self::open_numbered(disk, dir, None)
+    }
+
+    /// The same for one of several replicas, whose files go from one to another: their names have to differ from those of all others. `run` is another number
+    /// for each run of each node.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn open_for(disk: Arc<dyn Disk>, dir: impl Into<PathBuf>, run: u64) -> Result<Self, StorageError> {
+        // Spread over all numbers, so that the stretches that runs use do not meet.
+        Self::open_numbered(disk, dir, Some(run.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+    }
+
+    fn open_numbered(disk: Arc<dyn Disk>, dir: impl Into<PathBuf>, first: Option<u64>) -> Result<Self, StorageError> {
         let dir: PathBuf = dir.into();
         disk.create_dir_all(&dir).map_err(|e| StorageError::io("create", &dir, e))?;
         if let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
             disk.sync_dir(parent).map_err(|e| StorageError::io("sync", parent, e))?;
         }
         let names = disk.list(&dir).map_err(|e| StorageError::io("list", &dir, e))?;
-        let next = names.iter().filter_map(|n| number_of(n)).max().map_or(0, |n| n + 1);
+        let behind = || names.iter().filter_map(|n| number_of(n)).max().map_or(0, |n| n.wrapping_add(1));
+        let next = first.unwrap_or_else(behind);
         let shared = Shared { next: AtomicU64::new(next), committed: Mutex::default() };
         Ok(Self { disk, dir: dir.into(), shared: Arc::new(shared) })
     }
@@ -93,11 +116,12 @@ impl ShardFiles {
     pub fn adopt(&self, order: Option<u64>, live: BTreeSet<String>) -> Result<(), StorageError> {
         let mut committed = self.shared.committed.lock();
         for name in self.disk.list(&self.dir).map_err(|e| StorageError::io("list", &*self.dir, e))? {
-            if name == MANIFEST_TEMPORARY || (number_of(&name).is_some() && !live.contains(&name)) {
+            let is_partial = name == MANIFEST_TEMPORARY || super::incoming::is_arriving(&name);
+            if is_partial || (number_of(&name).is_some() && !live.contains(&name)) {
                 self.remove(&name)?;
             }
         }
-        *committed = Committed { order, live, poisoned: None };
+        *committed = Committed { order, live, ..Committed::default() };
         Ok(())
     }
 
@@ -106,7 +130,7 @@ impl ShardFiles {
         ShardWriter { files: self.clone(), written: Vec::new() }
     }
 
-    fn remove(&self, name: &str) -> Result<(), StorageError> {
+    pub(super) fn remove(&self, name: &str) -> Result<(), StorageError> {
         let path = self.dir.join(name);
         match self.disk.remove(&path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StorageError::io("remove", path, e)),
@@ -128,7 +152,7 @@ impl ShardFiles {
         self.shared.committed.lock().poisoned.get_or_insert_with(|| error.to_string());
     }
 
-    fn sync_dir(&self) -> Result<(), StorageError> {
+    pub(super) fn sync_dir(&self) -> Result<(), StorageError> {
         self.disk.sync_dir(&self.dir).map_err(|e| StorageError::io("sync", &*self.dir, e))
     }
 }
@@ -195,14 +219,19 @@ impl ShardWriter {
             return Ok(Commit::Superseded { by });
         }
         let is_new = |name: &str| self.written.iter().any(|f| f.name == name);
-        if let Some(gone) = live.iter().find(|name| !committed.live.contains(*name) && !is_new(name)) {
+        if let Some(gone) = live.iter().find(|name| !committed.is_named(name) && !is_new(name)) {
             return Err(StorageError::Invalid(format!("the snapshot names {gone}, which another one has replaced meanwhile")));
         }
         files.replace_manifest(manifest, &mut committed, &mut self)?;
-        let unnamed = |name: &String| !live.contains(name);
+        // What is expected stays until its manifest, which names all of it, is committed, or another one is expected.
+        let mut expected = std::mem::take(&mut committed.expected);
+        if expected == live {
+            expected.clear();
+        }
+        let unnamed = |name: &String| !live.contains(name) && !expected.contains(name);
         let old = committed.live.iter().chain(self.written.iter().map(|f| &f.name)).filter(|n| unnamed(n)).cloned().collect::<Vec<_>>();
         self.written.clear();
-        *committed = Committed { order: Some(order), live, poisoned: None };
+        *committed = Committed { order: Some(order), live, expected, poisoned: None };
         for name in old {
             files.remove(&name)?;
         }

@@ -105,3 +105,54 @@ fn damage_names_the_file() {
         assert!(error.contains(&file.name) && error.contains("damaged"), "{error}");
     }
 }
+
+/// What a peer would send of a file that another replica wrote.
+fn sent(content: &str, run: u64) -> (FileRef, String) {
+    let mut there = ShardFiles::open_for(Arc::new(SimDisk::new()), DIR, run).expect("opens");
+    (there.write("blocks", content.as_bytes()).expect("writes"), content.to_owned())
+}
+
+fn take_in(files: &ShardFiles, (file, content): &(FileRef, String)) -> Result<(), StorageError> {
+    let mut arriving = files.arrive(file.clone())?;
+    arriving.append(content.as_bytes()).expect("appends");
+    arriving.finish()
+}
+
+#[test]
+fn files_of_another_replica_stay_until_their_manifest_is_committed_whatever_is_committed_meanwhile() {
+    let (disk, files) = simulated();
+    let (shared, new) = (sent("shared", 1), sent("new", 2));
+    assert_ne!(shared.0.name, new.0.name, "names of different runs differ");
+    assert_eq!(files.expect([shared.0.clone()]).expect("lists"), [shared.0.clone()]);
+    take_in(&files, &shared).expect("arrives");
+    files.writer().commit(3, b"manifest 3", [shared.0.name.clone()].into()).expect("commits");
+
+    let both = [shared.0.clone(), new.0.clone()];
+    assert_eq!(files.expect(both.clone()).expect("lists"), [new.0.clone()], "one is here");
+    // A snapshot of its own, which needs neither.
+    let (own, _) = commit(&files, 4, &[]).expect("commits");
+    take_in(&files, &new).expect("arrives");
+    let live = both.iter().map(|f| f.name.clone()).collect();
+    assert_eq!(files.writer().commit(5, b"manifest 5", live).expect("commits"), Commit::Durable);
+    disk.crash(PowerCut { unsynced: Unsynced::Drop, seed: 3 });
+    assert_eq!((files.read(&shared.0).expect("survives"), files.read(&new.0).expect("survives")), ("shared".into(), "new".into()));
+    assert!(files.read(&own).is_err(), "nobody names it any more");
+}
+
+#[test]
+fn damaged_or_abandoned_arrivals_leave_nothing() {
+    let (disk, files) = simulated();
+    let (good, mut bad) = (sent("good", 1), sent("content", 2));
+    bad.1 = "c0ntent".to_owned();
+    files.expect([good.0.clone(), bad.0.clone()]).expect("lists");
+    take_in(&files, &good).expect("arrives");
+    assert!(matches!(take_in(&files, &bad), Err(StorageError::Damaged { .. })));
+    assert_eq!(names(&disk), [good.0.name.as_str()]);
+    // Half of it, then the process ends.
+    files.arrive(bad.0.clone()).expect("begins").append(b"con").expect("appends");
+    files.expect([bad.0.clone()]).expect("lists");
+    assert!(!names(&disk).contains(&good.0.name), "it is not expected any more");
+    let again = ShardFiles::open(Arc::new(disk.clone()), DIR).expect("opens");
+    again.adopt(None, Default::default()).expect("adopts");
+    assert!(names(&disk).is_empty());
+}

@@ -13,6 +13,7 @@ use super::Counters;
 use super::keys::{KeyId, KeysManifest};
 use crate::StorageError;
 use crate::dedup::DedupManifest;
+use crate::files::FileRef;
 use crate::windows::WindowsManifest;
 
 const MAGIC: [u8; 4] = *b"TMSS";
@@ -38,9 +39,14 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Names of all files that it needs.
+    /// All files that it needs.
+    pub fn files(&self) -> impl Iterator<Item = &FileRef> {
+        self.keys.files().chain(self.dedup.files()).chain(self.windows.files())
+    }
+
+    /// Their names.
     pub fn live(&self) -> BTreeSet<String> {
-        self.keys.files().chain(self.dedup.files()).chain(self.windows.files()).map(|f| f.name.clone()).collect()
+        self.files().map(|f| f.name.clone()).collect()
     }
 
     /// # Errors

@@ -1,6 +1,6 @@
 //! Saving a shard and opening it again. A snapshot writes what is new as immutable files and then one manifest that names all of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use super::manifest::Manifest;
 use super::{Counters, ShardOptions, ShardState, window_settings};
 use crate::StorageError;
 use crate::dedup::{Dedup, DedupSave, SavedDedup};
-use crate::files::{Commit, ShardFiles};
+use crate::files::{Commit, FileRef, ShardFiles};
 use crate::windows::{SavedWindows, WindowStore, WindowsSave};
 use tallymesh_protocol::command::ShardSettings;
 
@@ -148,6 +148,16 @@ impl ShardState {
         let state = Self::load(&manifest, files, options)?;
         files.adopt(Some(manifest.applied_index), manifest.live())?;
         Ok(Some((state, meta.to_vec())))
+    }
+
+    /// The files that another replica's snapshot needs.
+    ///
+    /// # Errors
+    /// Damage, or a version that this build does not know.
+    pub fn files_of(files: &ShardFiles, manifest: &[u8]) -> Result<Vec<FileRef>, StorageError> {
+        let (manifest, _) = Manifest::decode(&files.manifest_path(), manifest)?;
+        let needed: BTreeSet<FileRef> = manifest.files().cloned().collect();
+        Ok(needed.into_iter().collect())
     }
 
     /// Makes a manifest whose files are all here the durable one, and opens it.

@@ -97,7 +97,7 @@ async fn settings_may_change_but_definitions_of_counted_events_may_not() {
     let appended = mesh.append(vec![(ShardId(0), batch(7..9))], TIMEOUT).await;
     assert_eq!(appended[0].as_ref().map(|o| o.counted), Ok(2));
     let lateness = |slot: &Slot| slot.running().expect("runs").parts.state.read().state.settings().lateness_ms;
-    assert!(mesh.inner.shards.iter().all(|slot| lateness(slot) == 5_000));
+    assert!(mesh.inner.shards.all().iter().all(|slot| lateness(slot) == 5_000));
     mesh.shutdown().await;
 }
 
@@ -195,8 +195,8 @@ async fn damaged_shard_stops_with_file_and_offset_and_the_others_go_on() {
     let dir = tempfile::tempdir().expect("directory");
     let mesh = Mesh::start(real(dir.path())).await.expect("start");
     assert!(mesh.append(each_shard(0..10), TIMEOUT).await.iter().all(Result::is_ok));
-    mesh.inner.shards[2].running().expect("runs").parts.replica.trigger_snapshot();
-    mesh.inner.shards[2].running().expect("runs").parts.replica.snapshot_of_now().await;
+    mesh.inner.shards.running()[2].parts.replica.trigger_snapshot();
+    mesh.inner.shards.running()[2].parts.replica.snapshot_of_now().await;
     mesh.shutdown().await;
     let manifest = dir.path().join("shards/2/snapshot");
     let mut bytes = std::fs::read(&manifest).expect("a snapshot");
@@ -215,7 +215,7 @@ async fn damaged_shard_stops_with_file_and_offset_and_the_others_go_on() {
         Err(error) => shard == 2 && matches!(error, AppendError::Stopped { shard: ShardId(2), detail } if detail == stopped),
     };
     assert!(outcomes.iter().enumerate().all(as_expected), "{outcomes:?}");
-    let gathered = mesh.query(count_query(), TIMEOUT).await;
+    let gathered = mesh.query(count_query(), TIMEOUT, Patience::All).await;
     assert_eq!(
         gathered.answers.iter().map(|(shard, answer)| (shard.0, answer.is_ok())).collect::<Vec<_>>(),
         [(0, true), (1, true), (2, false), (3, true)]
@@ -230,7 +230,7 @@ async fn log_that_a_stopped_shard_keeps_does_not_stop_the_others() {
     let small = || MeshOptions { log_bytes_max: LOG_BYTES_MAX, log_segment_bytes: 256 << 10, ..real(dir.path()) };
     let mesh = Mesh::start(small()).await.expect("start");
     assert!(mesh.append(each_shard(0..10), TIMEOUT).await.iter().all(Result::is_ok));
-    let stopping = mesh.inner.shards[2].running().expect("runs").parts.replica.clone();
+    let stopping = mesh.inner.shards.running()[2].parts.replica.clone();
     stopping.trigger_snapshot();
     stopping.snapshot_of_now().await;
     assert!(mesh.append(each_shard(10..20), TIMEOUT).await.iter().all(Result::is_ok));
@@ -308,7 +308,7 @@ async fn mesh_that_is_dropped_ends_and_gives_the_directory_free() {
     let dir = tempfile::tempdir().expect("directory");
     let mesh = Mesh::start(real(dir.path())).await.expect("start");
     assert!(mesh.append(each_shard(0..10), TIMEOUT).await.iter().all(Result::is_ok));
-    let states: Vec<_> = mesh.inner.shards.iter().filter_map(Slot::running).map(|s| Arc::downgrade(&s.parts.state)).collect();
+    let states: Vec<_> = mesh.inner.shards.running().iter().map(|s| Arc::downgrade(&s.parts.state)).collect();
     drop(mesh);
     let gone = async {
         while states.iter().any(|state| state.strong_count() > 0) {
@@ -349,7 +349,7 @@ async fn query_that_runs_out_of_time_says_so_for_every_shard() {
     let dir = tempfile::tempdir().expect("directory");
     let mesh = Mesh::start(real(dir.path())).await.expect("start");
     let lock = mesh.inner.lanes.clone().acquire_many_owned(mesh.inner.lanes.available_permits() as u32).await.expect("lanes");
-    let gathered = mesh.query(count_query(), Duration::from_millis(20)).await;
+    let gathered = mesh.query(count_query(), Duration::from_millis(20), Patience::All).await;
     assert_eq!(gathered.answers.len(), usize::from(SHARDS));
     let timed_out = |answer: &ShardAnswer| answer.as_ref().is_err_and(|p| p.code == ErrorCode::QueryTimeout);
     assert!(gathered.answers.iter().all(|(_, answer)| timed_out(answer)));

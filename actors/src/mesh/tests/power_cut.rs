@@ -41,7 +41,7 @@ async fn workload(mesh: &Mesh) -> Vec<u64> {
         let (one, other) = futures::future::join(mesh.append(part(n), TIMEOUT), mesh.append(part(n + 1), TIMEOUT)).await;
         acked.extend([(n, one), (n + 1, other)].into_iter().filter(|(_, outcome)| outcome[0].is_ok()).map(|(n, _)| n));
         if n == 4 || n == 6 {
-            for shard in mesh.inner.shards.iter().filter_map(Slot::running) {
+            for shard in mesh.inner.shards.running() {
                 shard.parts.replica.trigger_snapshot();
                 // Where the power is gone already, none ever comes.
                 let _ = tokio::time::timeout(Duration::from_secs(1), shard.parts.replica.snapshot_of_now()).await;

@@ -8,6 +8,8 @@ use super::value_of_bin;
 const LISTED_BINS_MAX: usize = 32;
 /// Stretch of bins that is kept as an array, a factor of 8 x 10^8 between the smallest and the largest value.
 const ARRAY_BINS_MAX: i64 = 1_024;
+/// Bins that come as a list become an array where one of so many places is used, so that what they take is bounded by what they came as.
+const ARRAY_FILL_MIN: i64 = 4;
 /// Arrays grow in steps of so many bins.
 const ARRAY_STEP_BINS: i64 = 64;
 
@@ -43,6 +45,23 @@ impl PartialEq for Quantiles {
 }
 
 impl Quantiles {
+    /// From bins in strictly ascending order whose counts are not 0 and sum up to less than 2^64.
+    pub(crate) fn of_ascending(list: Vec<(i32, u64)>) -> Self {
+        let count = list.iter().map(|b| b.1).sum();
+        let (first, last) = (list.first().map_or(0, |b| i64::from(b.0)), list.last().map_or(0, |b| i64::from(b.0)));
+        let span = last - first + 1;
+        let bins = if list.len() <= LISTED_BINS_MAX {
+            Bins::List(list)
+        } else if span <= ARRAY_BINS_MAX && span <= ARRAY_FILL_MIN * list.len() as i64 {
+            let mut counts = vec![0; span as usize];
+            list.iter().for_each(|&(bin, count)| counts[(i64::from(bin) - first) as usize] = count);
+            Bins::Array { base: first as i32, counts }
+        } else {
+            Bins::Tree(list.into_iter().collect())
+        };
+        Self { bins, count }
+    }
+
     #[inline]
     pub fn add(&mut self, bin: i32, count: u64) {
         self.count += count;
@@ -175,7 +194,12 @@ mod tests {
                         *tree.entry(bin).or_insert(0) += n as u64 % 3 + 1;
                     }
                 }
+                let read = Quantiles::of_ascending(other.bins().collect());
+                assert_eq!((&read, read.count()), (&other, other.count()));
+                let mut merged_read = Quantiles::of_ascending(merged.bins().collect());
+                merged_read.merge(&read);
                 merged.merge(&other);
+                assert_eq!(merged_read, merged);
                 assert!(merged.bins().eq(tree.iter().map(|(&b, &c)| (b, c))));
                 assert_eq!(merged.count(), tree.values().sum::<u64>());
             }

@@ -1,0 +1,307 @@
+//! A node among others: who it is, whom it reaches, what all have agreed on, which replicas it has. [`crate::Mesh`] asks here where a shard is led; what happens
+//! by itself is in [`watch`] (leaders that are lost), [`steward`] (who is in which group) and [`settle`] (which replicas are open here).
+
+mod admin;
+pub(crate) mod files;
+mod handler;
+pub mod leaders;
+pub mod messages;
+pub mod meta;
+pub mod plan;
+mod settle;
+pub(crate) mod start;
+mod steward;
+mod watch;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use tallymesh_protocol::command::ShardSettings;
+use tallymesh_protocol::hash::ShardId;
+use tallymesh_storage::clock::Clock;
+use tokio::sync::watch as channel;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+pub use admin::{ClusterNode, ClusterReplica, ClusterShard, ClusterView, MoveRefused};
+pub use files::Arriving;
+
+use crate::founding::driver::FoundingService;
+use crate::membership::View;
+use crate::membership::gossip::Gossip;
+use crate::mesh::Inner as MeshInner;
+use crate::peer::{Lane, NodeId, PeerError, Peers, Rpc, RpcKind};
+use crate::raft::RaftReplica;
+use crate::raft::peers::ReplicaServer;
+use crate::replicator::ReplicatorError;
+use files::PeerFiles;
+use leaders::Leaders;
+use messages::{Ask, Proposed};
+use meta::group::MetaGroup;
+use meta::{MetaCommand, MetaState};
+
+/// A small question to a peer.
+const ASK_TIME_MAX: Duration = Duration::from_secs(2);
+/// Pause before a proposal to the metadata group is tried again.
+const PROPOSE_PAUSE: Duration = Duration::from_millis(50);
+
+/// How a node takes part in a fleet.
+#[derive(Clone, Debug)]
+pub struct FleetOptions {
+    pub name: String,
+    pub cluster_name: String,
+    /// Where peers connect to; gossip has the UDP port of the same number.
+    pub listen: SocketAddr,
+    /// What others dial; a host name is resolved when the node starts.
+    pub advertise: String,
+    /// Peer addresses of all founders, or of any members.
+    pub founders: Vec<String>,
+    /// Where this node serves HTTP, for people.
+    pub http: String,
+    pub cookie: String,
+    /// Copies of every shard; none is three where there are three founders, else one.
+    pub replication: Option<u8>,
+    pub version: String,
+    /// A member that was not seen for so long gives its places to others.
+    pub lost_after: Duration,
+    /// What all peers together may fetch, in bytes a second.
+    pub bulk_bytes_per_second: u64,
+}
+
+/// Cheap to clone; all clones are the same node.
+#[derive(Clone)]
+pub struct Fleet {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    node: NodeId,
+    /// This node's number in replica groups.
+    me: u64,
+    options: FleetOptions,
+    clock: Arc<dyn Clock>,
+    peers: Peers,
+    gossip: tokio::sync::Mutex<Option<Gossip>>,
+    view: channel::Receiver<View>,
+    founding: Arc<FoundingService>,
+    meta: OnceLock<MetaGroup>,
+    /// What the node was configured with; founds the cluster's.
+    settings: ShardSettings,
+    shards: u16,
+    replicas: RwLock<BTreeMap<ShardId, Arc<RaftReplica>>>,
+    server: ReplicaServer,
+    files: PeerFiles,
+    leaders: Leaders,
+    mesh: OnceLock<Weak<MeshInner>>,
+    leaving: AtomicBool,
+    /// Set when everything below has to end.
+    end: channel::Sender<bool>,
+    tasks: tokio::sync::Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Where a shard is led, as far as this node knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    Here,
+    There(u64),
+    Nowhere,
+}
+
+impl Fleet {
+    pub fn me(&self) -> u64 {
+        self.inner.me
+    }
+
+    pub fn peers(&self) -> &Peers {
+        &self.inner.peers
+    }
+
+    fn meta(&self) -> Option<&MetaGroup> {
+        self.inner.meta.get()
+    }
+
+    /// What all have agreed on; as it was before this node belonged to a cluster, that is nothing.
+    pub fn state(&self) -> Arc<MetaState> {
+        self.meta().map(MetaGroup::state).unwrap_or_default()
+    }
+
+    fn now(&self) -> Duration {
+        self.inner.clock.monotonic()
+    }
+
+    fn replica(&self, shard: ShardId) -> Option<Arc<RaftReplica>> {
+        self.inner.replicas.read().get(&shard).cloned()
+    }
+
+    fn replicas(&self) -> Vec<(ShardId, Arc<RaftReplica>)> {
+        self.inner.replicas.read().iter().map(|(shard, replica)| (*shard, replica.clone())).collect()
+    }
+
+    /// Members that a session is open with, and this one.
+    fn connected(&self) -> BTreeSet<u64> {
+        let table = self.inner.peers.watch();
+        let table = table.borrow();
+        table.connected.keys().map(|node| node.member()).chain([self.inner.me]).collect()
+    }
+
+    /// Members that gossip sees alive, and this one.
+    fn alive(&self) -> BTreeSet<u64> {
+        self.inner.view.borrow().alive().map(|info| info.node.member()).chain([self.inner.me]).collect()
+    }
+
+    pub fn is_leaving(&self) -> bool {
+        self.inner.leaving.load(Ordering::Acquire)
+    }
+
+    /// Where to send what is for the shard's leader.
+    pub fn route(&self, shard: ShardId) -> Route {
+        let heard = self.inner.leaders.of(shard.0, self.now());
+        let Some(group) = self.replica(shard).map(|replica| replica.leadership()) else {
+            return heard.map_or(Route::Nowhere, |heard| Route::There(heard.leader));
+        };
+        // Somebody else may have heard of a later term than this node's replica.
+        match (heard.filter(|heard| heard.lead.term > group.term), group.leader) {
+            (Some(heard), _) if heard.leader != self.inner.me => Route::There(heard.leader),
+            (_, Some(leader)) if leader == self.inner.me && group.leads => Route::Here,
+            (_, Some(leader)) if leader != self.inner.me => Route::There(leader),
+            _ => Route::Nowhere,
+        }
+    }
+
+    /// A member said that it does not lead the shard, or cannot be reached.
+    pub fn not_there(&self, shard: ShardId, member: u64) {
+        self.inner.leaders.forget(shard.0, member);
+    }
+
+    /// Whether this node reached the shard's leader a moment ago.
+    pub fn reaches_leader(&self, shard: ShardId) -> bool {
+        match self.route(shard) {
+            Route::Here => true,
+            Route::There(member) => {
+                let last = self.inner.leaders.last_beat(member);
+                last.is_some_and(|at| self.now().saturating_sub(at) <= leaders::HEARD_AGE_MAX) && self.connected().contains(&member)
+            }
+            Route::Nowhere => false,
+        }
+    }
+
+    /// Asks a member; of itself, nothing is asked.
+    ///
+    /// # Errors
+    /// See [`PeerError`].
+    pub async fn call(&self, member: u64, kind: RpcKind, lane: Lane, body: Bytes, deadline: Instant) -> Result<Bytes, PeerError> {
+        let rpc = Rpc { kind, shard: ShardId(0), lane, body };
+        self.inner.peers.call_member(member, rpc, deadline).await
+    }
+
+    async fn ask(&self, member: u64, ask: Ask, wait: Duration) -> Result<Bytes, String> {
+        let urgent = matches!(ask, Ask::Beat | Ask::Lost { .. } | Ask::Stand { .. });
+        let body = messages::to_bytes(ask).map_err(|e| e.to_string())?;
+        let lane = if urgent { Lane::Urgent } else { Lane::Normal };
+        self.call(member, RpcKind::Metadata, lane, body, Instant::now() + wait).await.map_err(|e| e.to_string())
+    }
+
+    pub(crate) fn local(&self, shard: ShardId) -> Option<Arc<RaftReplica>> {
+        self.replica(shard)
+    }
+
+    pub(crate) fn stays(&self, member: u64) -> bool {
+        self.inner.leaders.stays(member, self.now()) && self.connected().contains(&member)
+    }
+
+    pub(crate) fn add_replica(&self, shard: ShardId, replica: Arc<RaftReplica>) {
+        self.inner.server.add(shard, replica.raft().clone());
+        self.inner.replicas.write().insert(shard, replica);
+    }
+
+    pub(crate) fn remove_replica(&self, shard: ShardId) {
+        self.inner.replicas.write().remove(&shard);
+        self.inner.server.remove(shard);
+        self.inner.files.remove(shard);
+    }
+
+    pub(crate) fn files(&self) -> &PeerFiles {
+        &self.inner.files
+    }
+
+    /// Tells a follower to stand for election; its leader has stopped writing.
+    pub(crate) async fn ask_to_stand(&self, member: u64, shard: ShardId) {
+        if let Err(error) = self.ask(member, Ask::Stand { shard: shard.0 }, ASK_TIME_MAX).await {
+            tracing::info!(%shard, member, error, "the heir does not answer");
+        }
+    }
+
+    /// Another replica than the leader's that this node reaches; its own before others.
+    pub(crate) fn follower(&self, shard: ShardId, leader: u64) -> Option<u64> {
+        if self.inner.me != leader && self.replica(shard).is_some() {
+            return Some(self.inner.me);
+        }
+        let connected = self.connected();
+        let state = self.state();
+        let replicas = &state.placement.get(usize::from(shard.0))?.replicas;
+        replicas.iter().copied().find(|member| *member != leader && *member != self.inner.me && connected.contains(member))
+    }
+
+    /// Waits until the replica here has what the shard's leader had when it was asked.
+    ///
+    /// # Errors
+    /// There is no leader that can be asked.
+    pub(crate) async fn follow_up(&self, shard: ShardId) -> Result<(), ReplicatorError> {
+        let replica = self.replica(shard).ok_or(ReplicatorError::NotLeader { leader: None })?;
+        let leader = replica.leadership().leader.ok_or(ReplicatorError::NotLeader { leader: None })?;
+        let rpc = Rpc { kind: RpcKind::ReadIndex, shard, lane: Lane::Normal, body: Bytes::new() };
+        let answer = self.inner.peers.call_member(leader, rpc, Instant::now() + ASK_TIME_MAX).await;
+        let index = answer.ok().and_then(|answer| messages::from_bytes::<u64>(&answer).ok());
+        let index = index.ok_or(ReplicatorError::NotLeader { leader: Some(leader) })?;
+        let applied = replica.raft().wait(Some(ASK_TIME_MAX)).applied_index_at_least(Some(index), "what the leader had").await;
+        applied.map(drop).map_err(|_| ReplicatorError::NoQuorum)
+    }
+
+    pub(crate) async fn ask_for<T: serde::de::DeserializeOwned>(&self, member: u64, ask: Ask) -> Option<T> {
+        messages::from_bytes(&self.ask(member, ask, ASK_TIME_MAX).await.ok()?).ok()
+    }
+
+    fn mesh_here(&self) -> Result<crate::Mesh, ()> {
+        self.inner.mesh.get().and_then(Weak::upgrade).map(crate::Mesh::from_inner).ok_or(())
+    }
+
+    /// Has the metadata group decide; wherever it is led, through an election if need be.
+    ///
+    /// # Errors
+    /// Why it was refused, or that it is not known to be decided in time; for people.
+    pub async fn propose(&self, command: MetaCommand, wait: Duration) -> Result<(), String> {
+        let deadline = Instant::now() + wait;
+        let mut last = "the metadata group has no leader".to_owned();
+        let mut hint = None;
+        while Instant::now() < deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Some(meta) = self.meta() else { return Err("this node belongs to no cluster yet".to_owned()) };
+            match hint.take().or_else(|| meta.leader()) {
+                Some(leader) if leader == self.inner.me => match meta.propose(command.clone(), left).await {
+                    Ok(decided) => return decided,
+                    Err(ReplicatorError::NotLeader { leader }) => hint = leader.filter(|leader| *leader != self.inner.me),
+                    Err(error) => last = error.to_string(),
+                },
+                Some(leader) => match self.ask(leader, Ask::Propose(command.clone()), left.min(ASK_TIME_MAX)).await {
+                    Ok(answer) => match messages::from_bytes(&answer).map_err(|e| e.to_string())? {
+                        Proposed::Done => return Ok(()),
+                        Proposed::Refused(reason) => return Err(reason),
+                        Proposed::NotLeader(other) => hint = other.filter(|other| *other != leader),
+                        Proposed::Failed(reason) => last = reason,
+                    },
+                    Err(error) => last = error,
+                },
+                None => {}
+            }
+            if hint.is_none() {
+                tokio::time::sleep(PROPOSE_PAUSE).await;
+            }
+        }
+        Err(last)
+    }
+}

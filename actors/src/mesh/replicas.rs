@@ -1,0 +1,119 @@
+//! Replicas of a fleet as they come and go on this node, and who leads them.
+
+use std::time::Duration;
+
+use openraft::ServerState;
+use tallymesh_protocol::command::{ShardSettings, encode_configure};
+use tallymesh_protocol::hash::ShardId;
+
+use super::slots::Slot;
+use super::{Mesh, boot};
+use crate::fleet::Fleet;
+use crate::shard::Shard;
+
+/// New parts wait at most so long for a lead to be handed over; then the old leader goes on.
+const HAND_OVER_TIME_MAX: Duration = Duration::from_millis(1_500);
+/// An heir has so long to have all that the leader has.
+const CATCH_UP_TIME_MAX: Duration = Duration::from_millis(400);
+/// An heir that was told to stand has so long before it is told again.
+const STAND_TIME_MAX: Duration = Duration::from_millis(100);
+
+impl Mesh {
+    /// Opens the replica that is placed here. One that cannot be opened is stopped, and says so in its status.
+    pub(crate) async fn open_replica(&self, shard: ShardId) {
+        let Some(fleet) = &self.inner.fleet else { return };
+        let opened = match boot::open_in_fleet(&self.inner.options, &self.inner.log, fleet, shard).await {
+            Ok((parts, replica)) => {
+                let spawned = Shard::spawn(parts).await.map_err(|detail| (shard, detail));
+                spawned.map(|(running, actor)| (running, actor, replica))
+            }
+            Err(stopped) => Err(stopped),
+        };
+        match opened {
+            Ok((running, actor, replica)) => {
+                self.inner.actors.lock().insert(shard, actor);
+                self.inner.shards.set(shard, Slot::Running(running.into()));
+                fleet.add_replica(shard, replica);
+            }
+            Err((shard, detail)) => {
+                if !matches!(self.inner.shards.get(shard), Some(Slot::Stopped { .. })) {
+                    tracing::error!(%shard, detail, "the replica here cannot be opened");
+                }
+                self.inner.log.set_aside(shard.0);
+                self.inner.shards.set(shard, Slot::Stopped { shard, detail });
+            }
+        }
+    }
+
+    /// Ends the replica here; its files stay, and what it voted for.
+    pub(crate) async fn close_replica(&self, shard: ShardId) {
+        let Some(fleet) = &self.inner.fleet else { return };
+        fleet.remove_replica(shard);
+        let Some(Slot::Running(running)) = self.inner.shards.get(shard) else { return };
+        // So that it holds no log back while it is closed.
+        running.parts.replica.trigger_snapshot();
+        let _ = tokio::time::timeout(CATCH_UP_TIME_MAX, running.parts.replica.snapshot_of_now()).await;
+        self.inner.shards.set(shard, Slot::Elsewhere { shard });
+        running.stop();
+        let actor = self.inner.actors.lock().remove(&shard);
+        if let Some(actor) = actor {
+            let _ = actor.await;
+        }
+        running.parts.replica.shutdown().await;
+        self.inner.log.set_aside(shard.0);
+    }
+
+    /// Has `heir` lead a shard that this node leads. Parts that come meanwhile wait with whoever brought them.
+    pub(crate) async fn hand_over(&self, shard: ShardId, heir: u64) {
+        let Some(fleet) = &self.inner.fleet else { return };
+        let Some(Slot::Running(running)) = self.inner.shards.get(shard) else { return };
+        let Some(replica) = fleet.local(shard).filter(|replica| replica.leadership().leads) else { return };
+        running.hold(true);
+        let handed = tokio::time::timeout(HAND_OVER_TIME_MAX, async {
+            let mut metrics = replica.raft().metrics();
+            let has_all = |m: &openraft::RaftMetrics<u64, crate::raft::Peer>| {
+                let has = m.replication.as_ref().and_then(|matched| matched.get(&heir)).and_then(|id| *id).map_or(0, |id| id.index);
+                m.state != ServerState::Leader || m.last_log_index.is_some_and(|last| has >= last)
+            };
+            if tokio::time::timeout(CATCH_UP_TIME_MAX, metrics.wait_for(has_all)).await.is_err() {
+                return false;
+            }
+            loop {
+                fleet.ask_to_stand(heir, shard).await;
+                let gone = metrics.wait_for(|m| m.state != ServerState::Leader || m.current_leader == Some(heir));
+                if tokio::time::timeout(STAND_TIME_MAX, gone).await.is_ok() {
+                    return true;
+                }
+            }
+        })
+        .await;
+        running.hold(false);
+        if handed != Ok(true) {
+            tracing::info!(%shard, heir, "the lead was not handed over; it is tried again if it is still wanted");
+        }
+    }
+
+    /// Has a shard that this node leads follow what the cluster agreed on.
+    pub(crate) async fn bring_settings(&self, shard: ShardId, wanted: &ShardSettings) {
+        let Some(Slot::Running(running)) = self.inner.shards.get(shard) else { return };
+        let differs = match running.parts.state.try_read() {
+            Some(applied) => applied.state.settings() != wanted,
+            None => false,
+        };
+        if differs && let Err(error) = boot::propose(&running.parts, |stamp| encode_configure(stamp, wanted)).await {
+            tracing::info!(%shard, error, "the shard's settings could not be brought up to date; it is tried again");
+        }
+    }
+}
+
+impl Fleet {
+    /// Who is to lead a shard that this node leads when it goes: of those who stay, whoever has the most of its log.
+    pub(crate) fn heir(&self, shard: ShardId) -> Option<u64> {
+        let group = self.local(shard)?.group();
+        if !group.leads {
+            return None;
+        }
+        let stays = |member: &u64| *member != self.me() && self.stays(*member);
+        group.voters.iter().copied().filter(stays).max_by_key(|member| (group.matched.get(member).copied(), *member))
+    }
+}
