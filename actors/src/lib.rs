@@ -11,4 +11,6 @@ pub mod replicator;
 mod shard;
 pub mod tail;
 
-pub use mesh::{AppendError, Gathered, Mesh, MeshOptions, MetricUse, Offender, PartOutcome, Patience, ShardAnswer, ShardStatus, StartError};
+pub use mesh::{
+    AppendError, Gathered, Mesh, MeshOptions, MetricUse, Offender, PartOutcome, Patience, ShardAnswer, ShardStatus, StartError,
+};

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use tallymesh_protocol::answer::PartialAnswer;
 use tallymesh_protocol::command::ShardSettings;
@@ -30,7 +31,6 @@ use tallymesh_storage::clock::Clock;
 use tallymesh_storage::dir_lock::DirLock;
 use tallymesh_storage::disk::Disk;
 use tallymesh_storage::wal::{Wal, WalStats};
-use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 

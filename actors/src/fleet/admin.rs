@@ -227,14 +227,24 @@ impl Fleet {
             Some(at) => replicas.swap(0, at),
             None => replicas[0] = to,
         }
-        Ok(Step { shard, from_generation: placement.generation, from: placement.replicas.clone(), to: replicas, reason: plan::Reason::Balance })
+        Ok(Step {
+            shard,
+            from_generation: placement.generation,
+            from: placement.replicas.clone(),
+            to: replicas,
+            reason: plan::Reason::Balance,
+        })
     }
 
     /// Defines the metrics anew; shards follow within a moment.
     ///
     /// # Errors
     /// Why not.
-    pub async fn define(&self, from_version: u64, definitions: Vec<tallymesh_protocol::definition::MetricDefinition>) -> Result<(), MoveRefused> {
+    pub async fn define(
+        &self,
+        from_version: u64,
+        definitions: Vec<tallymesh_protocol::definition::MetricDefinition>,
+    ) -> Result<(), MoveRefused> {
         self.propose(MetaCommand::Define { from_version, definitions }, DECIDE_TIME_MAX).await.map_err(MoveRefused)
     }
 }

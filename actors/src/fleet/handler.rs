@@ -9,8 +9,8 @@ use futures::future::BoxFuture;
 use tallymesh_protocol::hash::ShardId;
 use tokio::time::Instant;
 
-use super::meta::MetaCommand;
 use super::messages::{self, Ask, Beat, Lead, Proposed};
+use super::meta::MetaCommand;
 use super::{ASK_TIME_MAX, Fleet, Inner};
 use crate::founding::Founder;
 use crate::founding::driver::Gate;
@@ -69,7 +69,8 @@ impl Fleet {
             }
             RpcKind::Query | RpcKind::FollowerQuery => {
                 let (shards, query) = messages::decode_query(&request.body)?;
-                let query = tallymesh_protocol::wire::decode_query(&query).map_err(|e| Refusal::new(RefusalCode::Invalid, e.to_string()))?;
+                let query =
+                    tallymesh_protocol::wire::decode_query(&query).map_err(|e| Refusal::new(RefusalCode::Invalid, e.to_string()))?;
                 let as_follower = request.kind == RpcKind::FollowerQuery;
                 let answers = self.mesh()?.query_here(&shards, query.into(), left(request.deadline), as_follower).await;
                 tallymesh_protocol::wire::encode_answers(&answers.answers).map_err(failed)

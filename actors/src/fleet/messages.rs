@@ -235,7 +235,8 @@ mod tests {
 
     #[test]
     fn batches_read_back_in_place_and_what_is_cut_off_is_refused() {
-        let parts = [(ShardId(3), Bytes::from_static(b"seventeen bytes..")), (ShardId(9), Bytes::new()), (ShardId(0), Bytes::from_static(b"x"))];
+        let parts =
+            [(ShardId(3), Bytes::from_static(b"seventeen bytes..")), (ShardId(9), Bytes::new()), (ShardId(0), Bytes::from_static(b"x"))];
         let bytes = encode_parts(parts.iter().map(|(shard, bytes)| (*shard, bytes)));
         let read = decode_parts(&bytes).expect("own encoding");
         assert_eq!(read, parts);
@@ -251,8 +252,10 @@ mod tests {
     #[test]
     fn outcomes_belong_to_the_shards_that_were_asked() {
         let shards = [ShardId(1), ShardId(2)];
-        let outcomes =
-            vec![Ok(PartOutcome { counted: 1, duplicates: 2, index: 3 }), Err(AppendError::NotLeader { shard: ShardId(2), leader: Some(9) })];
+        let outcomes = vec![
+            Ok(PartOutcome { counted: 1, duplicates: 2, index: 3 }),
+            Err(AppendError::NotLeader { shard: ShardId(2), leader: Some(9) }),
+        ];
         let bytes = encode_outcomes(&outcomes).expect("encodes");
         assert_eq!(decode_outcomes(&shards, &bytes).expect("own encoding"), outcomes);
         assert!(decode_outcomes(&shards[..1], &bytes).is_err());

@@ -59,16 +59,37 @@ pub struct MetaState {
 #[serde(rename_all = "snake_case")]
 pub enum MetaCommand {
     /// The first one. Later ones change nothing.
-    Found { cluster_id: String, shards: u16, replication: u8, settings: ShardSettings, members: Vec<Founder> },
+    Found {
+        cluster_id: String,
+        shards: u16,
+        replication: u8,
+        settings: ShardSettings,
+        members: Vec<Founder>,
+    },
     /// A node asks to be let in; `dead` are members that are known not to live.
-    LetIn { asker: Founder, dead: Vec<NodeId> },
+    LetIn {
+        asker: Founder,
+        dead: Vec<NodeId>,
+    },
     /// A member's present name and address.
-    Describe { member: Founder },
-    SetState { member: u64, state: MemberState },
+    Describe {
+        member: Founder,
+    },
+    SetState {
+        member: u64,
+        state: MemberState,
+    },
     /// Refused unless the placement is still the one that it was planned on.
-    Place { shard: u16, from_generation: u64, replicas: Vec<u64> },
+    Place {
+        shard: u16,
+        from_generation: u64,
+        replicas: Vec<u64>,
+    },
     /// Refused unless this is still the version that is followed.
-    Define { from_version: u64, definitions: Vec<MetricDefinition> },
+    Define {
+        from_version: u64,
+        definitions: Vec<MetricDefinition>,
+    },
 }
 
 impl MetaState {
@@ -101,7 +122,8 @@ impl MetaState {
                 }
                 self.members = members.into_iter().map(|founder| (founder.node.member(), Member::from(founder))).collect();
                 let numbers: Vec<u64> = self.members.keys().copied().collect();
-                let placed = (0..shards).map(|shard| Placement { replicas: founding_replicas(&numbers, replication, shard), generation: 0 });
+                let placed =
+                    (0..shards).map(|shard| Placement { replicas: founding_replicas(&numbers, replication, shard), generation: 0 });
                 self.placement = placed.collect();
                 self.cluster_id = cluster_id;
                 self.replication = replication;
@@ -111,7 +133,8 @@ impl MetaState {
             MetaCommand::LetIn { asker, dead } => self.let_in(asker, &dead),
             MetaCommand::Describe { member } => {
                 let number = member.node.member();
-                let bearer = self.present().find(|(other, known)| *other != number && known.name == member.name).map(|(_, known)| known.node);
+                let bearer =
+                    self.present().find(|(other, known)| *other != number && known.name == member.name).map(|(_, known)| known.node);
                 if let Some(bearer) = bearer {
                     return Err(format!("node {bearer} bears the name {} already: choose another --node", member.name));
                 }

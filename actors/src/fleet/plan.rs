@@ -53,7 +53,10 @@ pub struct Census {
 
 /// The next step, if there is one to take.
 pub fn next(state: &MetaState, census: &Census) -> Option<Step> {
-    leave(state, census).or_else(|| fill(state, census)).or_else(|| balance_replicas(state, census)).or_else(|| balance_leaders(state, census))
+    leave(state, census)
+        .or_else(|| fill(state, census))
+        .or_else(|| balance_replicas(state, census))
+        .or_else(|| balance_leaders(state, census))
 }
 
 /// All steps until nothing is left to do, at most `max`.

@@ -232,7 +232,9 @@ fn check(fleet: &Fleet, state: &MetaState) -> Result<(), StartError> {
         ..mine.clone()
     };
     if as_agreed != *theirs {
-        tracing::warn!("lateness, dedup horizon, retention or cardinality of the configuration differ from what the cluster was founded with, which counts");
+        tracing::warn!(
+            "lateness, dedup horizon, retention or cardinality of the configuration differ from what the cluster was founded with, which counts"
+        );
     }
     Ok(())
 }

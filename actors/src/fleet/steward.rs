@@ -182,7 +182,8 @@ async fn govern(fleet: &Fleet, meta: &MetaGroup, absent: &mut BTreeMap<u64, Dura
         return;
     }
     let lost = absent.iter().filter(|(_, since)| now.saturating_sub(**since) >= fleet.inner.options.lost_after).map(|(member, _)| *member);
-    let census = Census { alive: state.present().map(|(member, _)| member).filter(|member| is_here(*member)).collect(), lost: lost.collect() };
+    let census =
+        Census { alive: state.present().map(|(member, _)| member).filter(|member| is_here(*member)).collect(), lost: lost.collect() };
     if let Some(step) = plan::next(&state, &census) {
         tracing::info!(shard = step.shard, from = ?step.from, to = ?step.to, why = step.reason.as_str(), "a shard moves");
         if let Ok(Err(reason)) = meta.propose(step.command(), ASK_TIME_MAX).await {

@@ -30,9 +30,12 @@ impl AppendError {
     fn may_pass(&self) -> bool {
         match self {
             Self::NotLeader { .. } | Self::Unreachable { .. } => true,
-            Self::Overloaded { .. } | Self::LogFull { .. } | Self::Timeout { .. } | Self::Stopped { .. } | Self::Stale { .. } | Self::Refused { .. } => {
-                false
-            }
+            Self::Overloaded { .. }
+            | Self::LogFull { .. }
+            | Self::Timeout { .. }
+            | Self::Stopped { .. }
+            | Self::Stale { .. }
+            | Self::Refused { .. } => false,
         }
     }
 
@@ -150,7 +153,9 @@ impl Mesh {
             is_first = false;
             let theirs = there.iter().map(|(member, of)| self.append_there(fleet, *member, pick(of), deadline));
             let (mine, theirs) = tokio::join!(self.send_here(mine, rooms, left), join_all(theirs));
-            for (at, outcome) in here.into_iter().zip(mine).chain(there.into_values().zip(theirs).flat_map(|(of, got)| of.into_iter().zip(got))) {
+            for (at, outcome) in
+                here.into_iter().zip(mine).chain(there.into_values().zip(theirs).flat_map(|(of, got)| of.into_iter().zip(got)))
+            {
                 outcomes[at] = Some(outcome);
             }
             let overload_passes = began.elapsed() < OVERLOAD_PATIENCE;

@@ -125,7 +125,8 @@ impl Mesh {
                     Route::Here => here.push(shard),
                     Route::There(member) => there.entry(member).or_default().push(shard),
                     Route::Nowhere => {
-                        let problem = Problem::new(ErrorCode::ShardUnavailable, format!("shard {shard} has no leader that this node reaches"));
+                        let problem =
+                            Problem::new(ErrorCode::ShardUnavailable, format!("shard {shard} has no leader that this node reaches"));
                         answers.insert(shard, Err(problem));
                     }
                 }
