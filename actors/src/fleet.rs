@@ -35,7 +35,7 @@ use crate::founding::driver::FoundingService;
 use crate::membership::View;
 use crate::membership::gossip::Gossip;
 use crate::mesh::Inner as MeshInner;
-use crate::peer::{Lane, NodeId, PeerError, Peers, Rpc, RpcKind};
+use crate::peer::{Lane, NodeId, PeerError, Peers, Rpc, RpcKind, TlsFiles};
 use crate::raft::RaftReplica;
 use crate::raft::peers::ReplicaServer;
 use crate::replicator::ReplicatorError;
@@ -64,6 +64,8 @@ pub struct FleetOptions {
     /// Where this node serves HTTP, for people.
     pub http: String,
     pub cookie: String,
+    /// Mutual TLS between nodes; none is for one host only.
+    pub tls: Option<TlsFiles>,
     /// Copies of every shard; none is three where there are three founders, else one.
     pub replication: Option<u8>,
     pub version: String,

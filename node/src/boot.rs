@@ -8,10 +8,11 @@ use tallymesh_actors::{Mesh, MeshOptions, StartError};
 use tallymesh_storage::clock::{Clock, SystemClock};
 use tallymesh_storage::dead_letters::{DeadLetterLimits, DeadLetters};
 use tallymesh_storage::disk::{Disk, RealDisk};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::config::Config;
-use crate::http::{App, Server, keep_live};
+use crate::config::{Config, ConfigError};
+use crate::http::{App, Server, keep_live, refuse_while_waiting};
 
 /// What the node stands on, as parameters: a test hands in others.
 #[derive(Clone)]
@@ -24,6 +25,8 @@ pub struct Machine {
 pub enum BootError {
     #[error(transparent)]
     Start(#[from] StartError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     #[error("cannot listen on {addr}: {source}; is another node running? choose another address with --http")]
     Listen { addr: String, source: std::io::Error },
 }
@@ -48,12 +51,24 @@ impl RunningNode {
         let address = config.http.addr.clone();
         let data_dir = PathBuf::from(&config.node.data_dir);
         // It also locks the directory, so the store beside it is opened after it.
-        let mesh = Mesh::start(mesh_options(&config, &machine)).await?;
+        let options = mesh_options(&config, &machine);
+        let mesh = match config.fleet()? {
+            None => Mesh::start(options).await?,
+            Some(fleet) => {
+                let (waiting, why) = watch::channel(String::new());
+                let starting = Mesh::start_fleet(options, fleet, &waiting);
+                tokio::select! {
+                    biased;
+                    mesh = starting => mesh?,
+                    never = refuse_while_waiting(&listener, why) => match never {},
+                }
+            }
+        };
         let dead_letters = open_dead_letters(&config, data_dir.join("dead-letters")).await?;
         let app = App::new(config, machine, mesh, dead_letters).map_err(|e| StartError::Invalid(format!("no randomness: {e}")))?;
         app.space.measure();
         let server = Server::start(listener, app.clone()).map_err(|source| BootError::Listen { addr: address, source })?;
-        let watching = tokio::spawn(watch(app.clone()));
+        let watching = tokio::spawn(look_after(app.clone()));
         let living = tokio::spawn(keep_live(app.clone()));
         tracing::info!(url = %format!("http://{}", server.address()), node = app.config.node.name, data_dir = %data_dir.display(), "ready");
         for warning in app.config.warnings() {
@@ -79,6 +94,8 @@ impl RunningNode {
         let app = self.app;
         tracing::info!("shutting down");
         app.life.drain();
+        // Leads first, so that others take writes while this node still answers.
+        app.mesh.leave().await;
         // Load balancers see `/ready` turn before the listener goes.
         tokio::time::sleep(app.config.shutdown_grace()).await;
         self.server.shutdown(app.config.node.drain_timeout.duration()).await;
@@ -92,7 +109,7 @@ impl RunningNode {
     }
 }
 
-async fn watch(app: Arc<App>) {
+async fn look_after(app: Arc<App>) {
     let every = app.config.disk.check_interval.duration();
     app.life
         .every(every, || {

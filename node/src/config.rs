@@ -18,6 +18,9 @@ pub use sections::{
     Retention, Tail, Windows,
 };
 
+use std::net::ToSocketAddrs;
+
+use tallymesh_actors::fleet::FleetOptions;
 use tallymesh_protocol::cardinality::CardinalityBudget;
 use tallymesh_protocol::command::ShardSettings;
 
@@ -61,8 +64,40 @@ impl Config {
     pub fn shutdown_grace(&self) -> std::time::Duration {
         match self.node.shutdown_grace {
             units::OrAuto::Set(period) => period.duration(),
-            units::OrAuto::Auto => std::time::Duration::ZERO,
+            units::OrAuto::Auto if self.peer.addr.is_empty() => std::time::Duration::ZERO,
+            units::OrAuto::Auto => std::time::Duration::from_secs(2),
         }
+    }
+
+    /// How this node takes part in a fleet; none is a node of its own.
+    ///
+    /// # Errors
+    /// Secrets that cannot be read, an address that is none.
+    pub fn fleet(&self) -> Result<Option<FleetOptions>, ConfigError> {
+        let Some(access) = self.peer.access()? else { return Ok(None) };
+        let invalid = |problem: String| ConfigError::Invalid { key: "peer.addr", problem };
+        let mut listen = self.peer.addr.to_socket_addrs().map_err(|e| invalid(e.to_string()))?;
+        let listen = listen.next().ok_or_else(|| invalid("is no address".to_owned()))?;
+        let advertise = self.peer.advertised().to_owned();
+        // A node with a peer port that is told of nobody is the only founder.
+        let founders = if self.cluster.founders.is_empty() { vec![advertise.clone()] } else { self.cluster.founders.clone() };
+        Ok(Some(FleetOptions {
+            name: self.node.name.clone(),
+            cluster_name: self.cluster.name.clone(),
+            listen,
+            advertise,
+            founders,
+            http: self.http.addr.clone(),
+            cookie: access.cookie.0,
+            tls: access.tls,
+            replication: match self.cluster.replication {
+                units::OrAuto::Set(copies) => Some(copies),
+                units::OrAuto::Auto => None,
+            },
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            lost_after: self.cluster.lost_after.duration(),
+            bulk_bytes_per_second: self.peer.bulk_rate.0,
+        }))
     }
 
     /// What the shards' state depends on; it goes through their logs.

@@ -17,6 +17,7 @@ mod seed;
 mod server;
 mod stream;
 mod tail;
+mod waiting;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -49,6 +50,7 @@ pub use openapi::document;
 pub use problem::HttpProblem;
 pub use query::CURSOR;
 pub use server::Server;
+pub use waiting::refuse_while_waiting;
 
 /// What handlers reach. Cheap to share; axum's state is `Arc<App>`.
 pub struct App {

@@ -87,7 +87,7 @@ pub async fn start(
     let source = LocalFiles { disk: disk.clone(), dir: dir.join("shards") };
     let bulk = Some(Arc::new(BulkServer::new(Arc::new(source), fleet.bulk_bytes_per_second)));
     let listen = fleet.listen;
-    let peers = PeerOptions { hello, cookie: fleet.cookie.clone(), listen, clock: clock.clone(), bulk };
+    let peers = PeerOptions { hello, cookie: fleet.cookie.clone(), listen, clock: clock.clone(), bulk, tls: fleet.tls.clone() };
     let peers = Peers::start(peers, door.clone()).await.map_err(|e| invalid(e.to_string()))?;
     files.set_peers(peers.clone());
 

@@ -20,6 +20,10 @@ Examples:
   The same from the environment:
     TALLYMESH_HTTP__ADDR=0.0.0.0:7070 tallymesh serve
 
+  One of three nodes that found a fleet (the same --join at all three; each with its own --node, --data-dir, --http, --peer):
+    tallymesh serve --node n1 --data-dir ./n1 --http 127.0.0.1:7070 --peer 127.0.0.1:7071 \\
+      --join 127.0.0.1:7071,127.0.0.1:7072,127.0.0.1:7073 --set peer.cookie_file=./cookie
+
 SIGTERM or Ctrl-C: what was accepted is finished, then the node ends with exit code 0.";
 
 #[derive(Debug, clap::Args)]
@@ -37,6 +41,15 @@ pub struct ServeArgs {
     /// Address to listen on [http.addr].
     #[arg(long, value_name = "ADDR")]
     http: Option<String>,
+    /// Address for other nodes: TCP, and UDP for gossip [peer.addr].
+    #[arg(long, value_name = "ADDR")]
+    peer: Option<String>,
+    /// What other nodes dial, if it is not --peer [peer.advertise].
+    #[arg(long, value_name = "ADDR")]
+    advertise: Option<String>,
+    /// Peer addresses of all founders, this node's too; or of any members of a fleet to join [cluster.founders].
+    #[arg(long, value_name = "ADDR,...", value_delimiter = ',')]
+    join: Vec<String>,
     /// Override one setting; repeatable. What is not TOML is a string.
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
@@ -47,7 +60,15 @@ pub struct ServeArgs {
 
 impl ServeArgs {
     fn sources(self) -> Sources {
-        let flags = [("node.name", self.node), ("node.data_dir", self.data_dir), ("http.addr", self.http)];
+        let join = (!self.join.is_empty()).then(|| format!("{:?}", self.join));
+        let flags = [
+            ("node.name", self.node),
+            ("node.data_dir", self.data_dir),
+            ("http.addr", self.http),
+            ("peer.addr", self.peer),
+            ("peer.advertise", self.advertise),
+            ("cluster.founders", join),
+        ];
         Sources {
             file: self.config,
             sets: self.set,

@@ -2,10 +2,11 @@
 
 use std::net::ToSocketAddrs;
 
+use tallymesh_actors::founding::FOUNDERS_MAX;
 use tallymesh_protocol::definition::DefinitionSet;
 use tallymesh_protocol::limits::{ENTRY_BYTES_MAX, SHARDS_MAX};
 
-use super::units::{ByteSize, Keep, Period};
+use super::units::{ByteSize, Keep, OrAuto, Period};
 use super::{Config, ConfigError};
 use crate::clients::Network;
 
@@ -15,6 +16,8 @@ pub struct Warning(pub String);
 
 const EVENTS_PER_REQUEST_MAX: u32 = 1_000_000;
 const PERIOD_MAX: Period = Period::days(366);
+/// More copies cost more than they save.
+const REPLICATION_MAX: u8 = 7;
 
 impl Config {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
@@ -54,15 +57,27 @@ impl Config {
         if self.cluster.shards == 0 || usize::from(self.cluster.shards) > SHARDS_MAX {
             return invalid("cluster.shards", format!("is {}; choose 1 to {SHARDS_MAX}", self.cluster.shards));
         }
-        if self.cluster.founders.len() > 1 {
-            return invalid(
-                "cluster.founders",
-                format!("names {} nodes, but this version runs a single node; leave it empty", self.cluster.founders.len()),
-            );
+        let founders = &self.cluster.founders;
+        if !founders.is_empty() && self.peer.addr.is_empty() {
+            return invalid("peer.addr", "is empty, but there are nodes to join: give this node a peer port with --peer");
         }
-        if self.replication() != 1 {
-            return invalid("cluster.replication", "must be \"auto\" or 1: this version runs a single node");
+        if founders.len() > FOUNDERS_MAX {
+            return invalid("cluster.founders", format!("names {} nodes; choose at most {FOUNDERS_MAX}", founders.len()));
         }
+        let is_address = |text: &String| text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+        if let Some(founder) = founders.iter().find(|founder| !is_address(founder)) {
+            return invalid("cluster.founders", format!("`{founder}` is no address; write for example \"10.0.0.1:7071\""));
+        }
+        if let OrAuto::Set(copies) = self.cluster.replication {
+            // A node that joins takes what its cluster has.
+            let founds = founders.is_empty() || founders.iter().any(|founder| founder == self.peer.advertised());
+            let nodes = founders.len().max(1);
+            if copies == 0 || copies > REPLICATION_MAX || (founds && usize::from(copies) > nodes) {
+                let most = nodes.min(usize::from(REPLICATION_MAX));
+                return invalid("cluster.replication", format!("is {copies}, but {nodes} founders can keep at most {most} copies"));
+            }
+        }
+        between("cluster.lost_after", self.cluster.lost_after, Period::seconds(10), PERIOD_MAX)?;
         between("node.drain_timeout", self.node.drain_timeout, Period::ms(100), Period::hours(1))?;
         if self.shutdown_grace() > Period::hours(1).duration() {
             return invalid("node.shutdown_grace", "is over 1h; choose less");

@@ -13,9 +13,10 @@ use tallymesh_storage::clock::SystemClock;
 
 use super::ConfigError;
 use super::check::{Warning, invalid};
+use super::units::ByteSize;
 
 /// The port for other nodes of the fleet.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Peer {
     /// Where other nodes are listened to; empty is no peer port.
@@ -26,11 +27,29 @@ pub struct Peer {
     pub cookie: Secret,
     /// A file with it.
     pub cookie_file: String,
+    /// Bytes a second that all other nodes together may fetch of snapshots.
+    pub bulk_rate: ByteSize,
     /// Certificates that the other nodes' are signed by; PEM, like the two below.
     pub tls_ca: String,
     /// This node's certificate, then what stands between it and the CA.
     pub tls_cert: String,
     pub tls_key: String,
+}
+
+impl Default for Peer {
+    fn default() -> Self {
+        let empty = String::new;
+        Self {
+            addr: empty(),
+            advertise: empty(),
+            cookie: Secret::default(),
+            cookie_file: empty(),
+            bulk_rate: ByteSize::mib(256),
+            tls_ca: empty(),
+            tls_cert: empty(),
+            tls_key: empty(),
+        }
+    }
 }
 
 /// Text that is not printed.
@@ -90,7 +109,19 @@ impl Peer {
         if self.addr.is_empty() && !self.advertise.is_empty() {
             return invalid("peer.advertise", "is set, but peer.addr is empty: there is no port that others could dial");
         }
+        let is_open = self.addr.to_socket_addrs().is_ok_and(|mut found| found.any(|addr| addr.ip().is_unspecified()));
+        if is_open && self.advertise.is_empty() {
+            return invalid("peer.advertise", format!("is empty, and nobody can dial {}; name the address that others reach this node at", self.addr));
+        }
+        if self.bulk_rate < ByteSize::mib(1) {
+            return invalid("peer.bulk_rate", format!("is {}; choose at least 1MiB", self.bulk_rate));
+        }
         self.access().map(drop)
+    }
+
+    /// What others dial.
+    pub fn advertised(&self) -> &str {
+        if self.advertise.is_empty() { &self.addr } else { &self.advertise }
     }
 
     pub(super) fn warnings(&self) -> Vec<Warning> {

@@ -41,13 +41,21 @@ pub struct Cluster {
     /// Fixed when the data directory is made.
     pub shards: u16,
     pub replication: OrAuto<u8>,
-    /// Peer addresses of the nodes that found the cluster.
+    /// Peer addresses of the nodes that found the cluster, or of any members of one that is to be joined.
     pub founders: Vec<String>,
+    /// A member that was silent for so long gives its shards to others.
+    pub lost_after: Period,
 }
 
 impl Default for Cluster {
     fn default() -> Self {
-        Self { name: "tallymesh".to_owned(), shards: 16, replication: OrAuto::Auto, founders: Vec::new() }
+        Self {
+            name: "tallymesh".to_owned(),
+            shards: 16,
+            replication: OrAuto::Auto,
+            founders: Vec::new(),
+            lost_after: Period::minutes(10),
+        }
     }
 }
 

@@ -89,7 +89,7 @@ fn what_is_not_toml_is_a_string_and_what_must_be_text_stays_text() {
 fn impossible_values_are_refused_with_the_key_and_the_way_out() {
     for (assignment, key, hint) in [
         ("cluster.shards=0", "cluster.shards", "1 to 1024"),
-        ("cluster.replication=3", "cluster.replication", "single node"),
+        ("cluster.replication=3", "cluster.replication", "1 founders"),
         ("cluster.founders=[\"a:1\",\"b:1\",\"c:1\"]", "cluster.founders", "leave it empty"),
         ("http.addr=nowhere", "http.addr", "127.0.0.1:7070"),
         ("peer.addr=nowhere", "peer.addr", "10.0.0.1:7071"),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_actors::ShardAnswer;
+use tallymesh_actors::{Patience, ShardAnswer};
 use tallymesh_protocol::answer::Answer;
 use tallymesh_protocol::cardinality::OTHER;
 use tallymesh_protocol::error::{ErrorCode, Problem};
@@ -156,7 +156,7 @@ async fn ask(app: &App, prepared: &Arc<PreparedQuery>, leg: &Leg, left: Duration
     let gathered = loop {
         let waited = clock.monotonic().saturating_sub(began);
         let left = left.saturating_sub(waited);
-        let gathered = tokio::time::timeout(left + OVERTIME, app.mesh.query(leg.shard_query.clone(), left)).await.map_err(|_| late())?;
+        let gathered = tokio::time::timeout(left + OVERTIME, app.mesh.query(leg.shard_query.clone(), left, patience_of(prepared.query.partial))).await.map_err(|_| late())?;
         let Some(unseen) = prepared.query.token.as_ref().and_then(|token| Unseen::of(token, &gathered.answers, prepared.query.partial))
         else {
             break gathered;
@@ -186,6 +186,13 @@ async fn ask(app: &App, prepared: &Arc<PreparedQuery>, leg: &Leg, left: Duration
             Err(unknown_metric(&prepared.query.metric, events.iter().map(String::as_str).chain(defined), names_beyond))
         }
         Err(problem) => Err(problem),
+    }
+}
+
+fn patience_of(partial: Partial) -> Patience {
+    match partial {
+        Partial::Fail => Patience::All,
+        Partial::Allow => Patience::Partial,
     }
 }
 
