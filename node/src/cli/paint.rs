@@ -7,6 +7,7 @@ use std::io::IsTerminal;
 pub struct Paint(bool);
 
 impl Paint {
+    #[cfg(test)]
     pub const NONE: Self = Self(false);
 
     pub fn stderr() -> Self {

@@ -1,12 +1,13 @@
 //! `tallymesh cluster drain | move | rebalance`: what is asked of the fleet, the steps that follow, and how far they are.
 
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::io::IsTerminal;
 use tokio::time::Instant;
 
 use super::super::client::{CliError, Client, ServerArgs};
@@ -101,8 +102,8 @@ struct Plan {
 #[serde(default)]
 struct Step {
     shard: u16,
-    from: Vec<Value>,
-    to: Vec<Value>,
+    from: Vec<String>,
+    to: Vec<String>,
     reason: Option<String>,
 }
 
@@ -113,30 +114,41 @@ pub async fn drain(args: DrainArgs) -> Result<(), CliError> {
     let before = cluster(&client).await?;
     let body = json!({ "node": args.node, "dry_run": args.dry_run, "undo": args.undo });
     let answer = ask(&client, "/v1/cluster/drain", &body).await?;
-    show(&answer, &before, args.how.output.format)?;
+    show(&answer, args.how.output.format)?;
     if args.dry_run || args.undo || args.how.no_wait {
         return Ok(());
     }
-    let held = |cluster: &Cluster| cluster.nodes.iter().find(|node| node.name == args.node).map_or(0, |node| on(cluster, &node.name));
-    let all = held(&before);
-    wait(&client, &args.how, all, &format!("Draining {}", args.node), |cluster| all.saturating_sub(held(cluster))).await?;
-    eprintln!("{} holds no shard any more: it can be stopped.", args.node);
+    let plan: Plan = serde_json::from_value(answer).unwrap_or_default();
+    let stay = staying(&before, &plan, &args.node);
+    let left = |cluster: &Cluster| {
+        let node = cluster.nodes.iter().find(|node| node.name == args.node);
+        node.map_or(0, |node| cluster.leads(node) + cluster.held(node).saturating_sub(stay))
+    };
+    let all = left(&before);
+    wait(&client, &args.how, all, &format!("Draining {}", args.node), |cluster| all.saturating_sub(left(cluster))).await?;
+    if stay == 0 {
+        eprintln!("{} holds no shard any more: it can be stopped for good.", args.node);
+    } else {
+        eprintln!(
+            "{} leads no shard any more and can be stopped for a while. It keeps its replicas of {stay}: there is no other node for them. Start one, and they move.",
+            args.node
+        );
+    }
     Ok(())
 }
 
 pub async fn move_shard(args: MoveArgs) -> Result<(), CliError> {
     let client = Client::new(&args.how.server)?;
-    let before = cluster(&client).await?;
     let body = json!({ "shard": args.shard, "node": args.node, "dry_run": args.dry_run });
     let answer = ask(&client, "/v1/cluster/move", &body).await?;
-    show(&answer, &before, args.how.output.format)?;
+    show(&answer, args.how.output.format)?;
     if args.dry_run || args.how.no_wait {
         return Ok(());
     }
     let what = format!("Moving shard {}", args.shard);
     let is_led = |cluster: &Cluster| {
         let shard = cluster.shards.iter().find(|shard| shard.shard == args.shard);
-        u64::from(shard.is_some_and(|shard| cluster.leader(shard).as_ref() == Some(&args.node)))
+        u64::from(shard.is_some_and(|shard| shard.leader.as_ref() == Some(&args.node)))
     };
     wait(&client, &args.how, 1, &what, is_led).await?;
     eprintln!("{} leads shard {}.", args.node, args.shard);
@@ -145,9 +157,8 @@ pub async fn move_shard(args: MoveArgs) -> Result<(), CliError> {
 
 pub async fn rebalance(args: RebalanceArgs) -> Result<(), CliError> {
     let client = Client::new(&args.server)?;
-    let before = cluster(&client).await?;
     let answer = ask(&client, "/v1/cluster/rebalance", &json!({ "dry_run": args.dry_run })).await?;
-    show(&answer, &before, args.output.format)
+    show(&answer, args.output.format)
 }
 
 async fn cluster(client: &Client) -> Result<Cluster, CliError> {
@@ -160,7 +171,7 @@ async fn ask(client: &Client, path: &str, body: &Value) -> Result<Value, CliErro
     client.json(response).await
 }
 
-fn show(answer: &Value, cluster: &Cluster, format: Format) -> Result<(), CliError> {
+fn show(answer: &Value, format: Format) -> Result<(), CliError> {
     if format == Format::Json {
         return print_json(answer);
     }
@@ -169,25 +180,23 @@ fn show(answer: &Value, cluster: &Cluster, format: Format) -> Result<(), CliErro
         eprintln!("Nothing has to be moved.");
         return Ok(());
     }
-    as_table(&plan, cluster).print(format)
+    as_table(&plan).print(format)
 }
 
-fn as_table(plan: &Plan, cluster: &Cluster) -> Table {
-    let names = |members: &[Value]| members.iter().filter_map(|member| cluster.who(member)).collect::<Vec<_>>().join(" ");
+fn as_table(plan: &Plan) -> Table {
     let mut table = Table::new(["shard", "from", "to", "why"]);
     for step in &plan.steps {
-        table.row(vec![json!(step.shard), json!(names(&step.from)), json!(names(&step.to)), json!(step.reason)]);
+        table.row(vec![json!(step.shard), json!(step.from.join(" ")), json!(step.to.join(" ")), json!(step.reason)]);
     }
     table
 }
 
-/// Replicas that are on a node, also those that are about to leave it.
-fn on(cluster: &Cluster, name: &str) -> u64 {
-    let is_there = |shard: &&super::view::Shard| {
-        cluster.replicas(shard).iter().any(|replica| replica == name)
-            || shard.going.iter().any(|going| cluster.who(going).as_deref() == Some(name))
-    };
-    cluster.shards.iter().filter(is_there).count() as u64
+/// Replicas that a node keeps when all steps are done: there is nobody to take them.
+fn staying(cluster: &Cluster, plan: &Plan, name: &str) -> u64 {
+    let held = cluster.nodes.iter().find(|node| node.name == name).map_or(0, |node| cluster.held(node));
+    // The last step of a shard says where it is to be.
+    let last: BTreeMap<u16, bool> = plan.steps.iter().map(|step| (step.shard, step.to.iter().any(|node| node == name))).collect();
+    held.saturating_sub(last.values().filter(|stays| !**stays).count() as u64)
 }
 
 /// Looks until `done` says that all of it is; a node that does not answer for a moment is asked again.
@@ -198,7 +207,7 @@ async fn wait(client: &Client, how: &How, all: u64, what: &str, done: impl Fn(&C
     } else {
         ProgressDrawTarget::hidden()
     });
-    if let Ok(style) = ProgressStyle::with_template("{prefix}  {bar:32.cyan/blue}  {pos}/{len} shards  {elapsed}") {
+    if let Ok(style) = ProgressStyle::with_template("{prefix}  {bar:32.cyan/blue}  {pos}/{len}  {elapsed}") {
         bar.set_style(style.progress_chars("━━╌"));
     }
     bar.set_prefix(what.to_owned());
@@ -223,7 +232,7 @@ async fn wait(client: &Client, how: &How, all: u64, what: &str, done: impl Fn(&C
     bar.finish_and_clear();
     let position = last.map_or("unknown".to_owned(), |position| position.to_string());
     Err(CliError::Failed(format!(
-        "{what}: {position} of {all} shards after {} s; the fleet goes on with it: tallymesh cluster status --watch",
+        "{what}: {position} of {all} done after {} s; the fleet goes on with it: tallymesh cluster status --watch",
         how.wait
     )))
 }
@@ -234,15 +243,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_name_nodes_and_a_node_has_what_is_about_to_leave_it() {
-        let mut cluster = fleet(None, None);
-        let answer = json!({ "steps": [{ "shard": 2, "from": [1_000, "n2"], "to": [1_002, "n2"], "reason": "drain" }], "dry_run": true });
-        let plan: Plan = serde_json::from_value(answer).expect("read");
-        assert_eq!(as_table(&plan, &cluster).to_csv().lines().nth(1), Some("2,n1 n2,n3 n2,drain"));
-        assert_eq!(on(&cluster, "n1"), 4);
-        cluster.shards[0].members.remove(0);
-        assert_eq!(on(&cluster, "n1"), 3);
-        cluster.shards[0].going = vec![json!(1_000)];
-        assert_eq!(on(&cluster, "n1"), 4);
+    fn replicas_that_nobody_else_can_take_stay() {
+        let cluster = fleet(None, None);
+        let plan = |steps: Value| serde_json::from_value::<Plan>(json!({ "steps": steps, "dry_run": true })).expect("read");
+        let leads_only = plan(json!([{ "shard": 0, "from": ["n1", "n2", "n3"], "to": ["n2", "n1", "n3"], "reason": "drain" }]));
+        assert_eq!(staying(&cluster, &leads_only, "n1"), 4);
+        assert_eq!(as_table(&leads_only).to_csv().lines().nth(1), Some("0,n1 n2 n3,n2 n1 n3,drain"));
+        let two = json!([
+            { "shard": 0, "from": ["n1", "n2", "n3"], "to": ["n2", "n1", "n3"] },
+            { "shard": 0, "from": ["n2", "n1", "n3"], "to": ["n2", "n4", "n3"] },
+            { "shard": 1, "from": ["n2", "n1", "n3"], "to": ["n2", "n4", "n3"] },
+        ]);
+        assert_eq!(staying(&cluster, &plan(two), "n1"), 2);
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::super::client::{CliError, Client, ServerArgs};
 use super::super::output::{Format, OutputArgs, Table, print_json};
 use super::status::read;
-use super::view::{Cluster, Shard};
+use super::view::{Cluster, Replica, Shard};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -40,11 +40,11 @@ fn as_table(cluster: &Cluster) -> Table {
         table.row(vec![
             json!(shard.shard),
             json!(cluster.health(shard).as_str()),
-            json!(cluster.leader(shard)),
-            json!(replicas(cluster, shard)),
+            json!(shard.leader),
+            json!(replicas(shard)),
             json!(shard.term),
             json!(shard.commit),
-            json!(lag(shard)),
+            json!(shard.lag),
             json!(shard.events),
             json!(checksums(shard)),
         ]);
@@ -52,26 +52,15 @@ fn as_table(cluster: &Cluster) -> Table {
     table
 }
 
-/// Those that only follow are marked.
-fn replicas(cluster: &Cluster, shard: &Shard) -> String {
-    if shard.members.is_empty() {
-        return cluster.replicas(shard).join(" ");
-    }
-    let name = |replica: &super::view::Replica| {
-        let name = cluster.who(&replica.node)?;
-        Some(if replica.votes == Some(false) { format!("{name}+") } else { name })
-    };
-    shard.members.iter().filter_map(name).collect::<Vec<_>>().join(" ")
-}
-
-/// Of the slowest replica that says it, or of the node that was asked.
-fn lag(shard: &Shard) -> u64 {
-    shard.members.iter().filter_map(|replica| replica.lag).max().unwrap_or(shard.lag)
+/// Those that have no vote yet are marked.
+fn replicas(shard: &Shard) -> String {
+    let mark = |replica: &Replica| if replica.role.as_deref() == Some("learner") { "+" } else { "" };
+    shard.replicas.iter().map(|replica| format!("{}{}", replica.node, mark(replica))).collect::<Vec<_>>().join(" ")
 }
 
 /// Replicas that have applied as much as each other have the same content.
 fn checksums(shard: &Shard) -> Option<&'static str> {
-    let known = shard.members.iter().filter_map(|replica| Some((replica.applied?, replica.checksum.as_ref()?)));
+    let known = shard.replicas.iter().filter_map(|replica| Some((replica.applied?, replica.checksum.as_ref()?)));
     let known: Vec<(u64, &String)> = known.collect();
     let differ = known.iter().any(|(applied, sum)| known.iter().any(|(other, its)| applied == other && sum != its));
     let compared = known.iter().enumerate().any(|(at, (applied, _))| known[..at].iter().any(|(other, _)| applied == other));
@@ -91,7 +80,7 @@ mod tests {
     fn replicas_at_one_place_in_the_log_are_compared() {
         let mut cluster = fleet(None, None);
         let members = |entries: [(u64, &str); 3]| {
-            let member = |(at, (applied, sum)): (usize, (u64, &str))| json!({ "node": 1_000 + at, "votes": at < 2, "applied": applied, "checksum": sum });
+            let member = |(at, (applied, sum)): (usize, (u64, &str))| json!({ "node": format!("n{}", at + 1), "role": if at < 2 { "follower" } else { "learner" }, "applied": applied, "checksum": sum });
             serde_json::from_value(Value::Array(entries.into_iter().enumerate().map(member).collect())).expect("read")
         };
         for (entries, says) in [
@@ -99,10 +88,10 @@ mod tests {
             ([(7, "a"), (7, "b"), (6, "b")], Some("differ")),
             ([(7, "a"), (5, "a"), (6, "b")], None),
         ] {
-            cluster.shards[0].members = members(entries);
+            cluster.shards[0].replicas = members(entries);
             assert_eq!(checksums(&cluster.shards[0]), says, "{entries:?}");
         }
-        assert_eq!(replicas(&cluster, &cluster.shards[0]), "n1 n2 n3+", "the last one only follows");
+        assert_eq!(replicas(&cluster.shards[0]), "n1 n2 n3+", "the last one has no vote");
         assert_eq!(as_table(&cluster).to_csv().lines().count(), 5);
     }
 }

@@ -1,18 +1,15 @@
-//! The fleet as a node tells it (`GET /v1/cluster`), read leniently: what an older or a single node does not say is unknown, not an error.
+//! The fleet as a node tells it (`GET /v1/cluster`), read leniently: what a node of another version does not say is unknown, not an error.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde_json::Value;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Cluster {
     pub name: String,
     pub replication: u8,
-    /// The node that tells it.
-    pub seen_by: Option<String>,
     pub nodes: Vec<Node>,
     pub shards: Vec<Shard>,
 }
@@ -21,34 +18,28 @@ pub struct Cluster {
 #[serde(default)]
 pub struct Node {
     pub name: String,
-    /// Its number in replica groups, as it stands at shards: a number or a text.
-    pub member: Value,
+    /// The node that tells it.
+    pub me: bool,
     pub http: Option<String>,
     pub version: Option<String>,
-    /// Null where only the node itself knows.
     pub ready: Option<bool>,
     pub alive: Option<bool>,
     pub since_ms: Option<u64>,
     pub draining: bool,
     pub read_only: bool,
-    pub replicas: Option<u64>,
-    pub leads: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Shard {
     pub shard: u16,
-    /// By number or name; null while there is none.
-    pub leader: Value,
-    pub replicas: Vec<Value>,
-    /// More about them.
-    pub members: Vec<Replica>,
+    /// None while there is none.
+    pub leader: Option<String>,
+    pub replicas: Vec<Replica>,
     pub coming: Vec<Coming>,
-    pub going: Vec<Value>,
+    pub going: Vec<String>,
     pub term: u64,
     pub commit: u64,
-    pub applied: u64,
     pub lag: u64,
     pub events: u64,
     pub stopped: Option<String>,
@@ -57,10 +48,11 @@ pub struct Shard {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Replica {
-    pub node: Value,
-    pub votes: Option<bool>,
+    pub node: String,
+    /// `leader`, `follower` or `learner`.
+    pub role: Option<String>,
     pub applied: Option<u64>,
-    /// Entries behind what the leader has committed.
+    /// Entries behind the leader.
     pub lag: Option<u64>,
     pub checksum: Option<String>,
     pub stopped: Option<String>,
@@ -70,7 +62,7 @@ pub struct Replica {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Coming {
-    pub node: Value,
+    pub node: String,
     pub done_bytes: Option<u64>,
     pub total_bytes: Option<u64>,
 }
@@ -140,29 +132,9 @@ impl Node {
 }
 
 impl Cluster {
-    /// The name of the node that a number or a name at a shard stands for.
-    pub fn who(&self, member: &Value) -> Option<String> {
-        if member.is_null() {
-            return None;
-        }
-        let known = self.nodes.iter().find(|node| node.member == *member).map(|node| node.name.clone());
-        // A node of its own has a number in its only group and none to compare it with.
-        let only = || (self.nodes.len() == 1 && member.is_number()).then(|| self.nodes[0].name.clone());
-        known.or_else(only).or_else(|| Some(member.as_str().map_or_else(|| member.to_string(), str::to_owned)))
-    }
-
-    pub fn leader(&self, shard: &Shard) -> Option<String> {
-        self.who(&shard.leader)
-    }
-
-    pub fn replicas(&self, shard: &Shard) -> Vec<String> {
-        let members = shard.members.iter().map(|replica| &replica.node);
-        let named: Vec<String> = if shard.members.is_empty() {
-            shard.replicas.iter().filter_map(|member| self.who(member)).collect()
-        } else {
-            members.filter_map(|member| self.who(member)).collect()
-        };
-        named
+    /// The node that tells it.
+    pub fn seen_by(&self) -> Option<&str> {
+        self.nodes.iter().find(|node| node.me).map(|node| node.name.as_str())
     }
 
     fn is_silent(&self, name: &str) -> bool {
@@ -173,16 +145,14 @@ impl Cluster {
         if shard.stopped.is_some() {
             return Health::Stopped;
         }
-        let Some(leader) = self.leader(shard) else { return Health::NoLeader };
-        if self.is_silent(&leader) {
+        if self.live_leader(shard).is_none() {
             return Health::NoLeader;
         }
         if !shard.coming.is_empty() || !shard.going.is_empty() {
             return Health::Moving;
         }
-        let silent = self.replicas(shard).iter().any(|name| self.is_silent(name));
-        let stopped = shard.members.iter().any(|replica| replica.stopped.is_some());
-        if silent || stopped { Health::Reduced } else { Health::Whole }
+        let is_missing = |replica: &Replica| replica.stopped.is_some() || self.is_silent(&replica.node);
+        if shard.replicas.iter().any(is_missing) { Health::Reduced } else { Health::Whole }
     }
 
     /// Shards by how they do.
@@ -190,30 +160,24 @@ impl Cluster {
         self.shards.iter().filter(|shard| self.health(shard) == health).map(|shard| shard.shard).collect()
     }
 
+    /// Shards that a node leads.
     pub fn leads(&self, node: &Node) -> u64 {
-        let count = || self.shards.iter().filter(|shard| self.leader(shard).as_ref() == Some(&node.name)).count() as u64;
-        if node.state() == State::Silent { 0 } else { node.leads.unwrap_or_else(count) }
+        self.shards.iter().filter(|shard| self.live_leader(shard) == Some(&node.name)).count() as u64
     }
 
+    /// Shards that it has a replica of, also one that it is about to give up.
     pub fn held(&self, node: &Node) -> u64 {
-        let count = || self.shards.iter().filter(|shard| self.replicas(shard).contains(&node.name)).count() as u64;
-        node.replicas.unwrap_or_else(count)
+        let holds = |shard: &&Shard| shard.replicas.iter().any(|replica| replica.node == node.name) || shard.going.contains(&node.name);
+        self.shards.iter().filter(holds).count() as u64
     }
 
-    /// How far the slowest replica of a node is behind, in log entries; unknown of one that does not answer.
+    /// How far its slowest replica is behind, in log entries; unknown of a node that does not answer.
     pub fn lag(&self, node: &Node) -> Option<u64> {
         if node.state() == State::Silent {
             return None;
         }
-        let of_it = |shard: &Shard| {
-            let its = shard.members.iter().find(|replica| self.who(&replica.node).as_ref() == Some(&node.name));
-            match its {
-                Some(replica) => replica.lag,
-                None if shard.members.is_empty() && self.nodes.len() == 1 => Some(shard.lag),
-                None => None,
-            }
-        };
-        self.shards.iter().filter_map(of_it).max()
+        let replicas = self.shards.iter().flat_map(|shard| &shard.replicas).filter(|replica| replica.node == node.name);
+        replicas.filter_map(|replica| replica.lag).max()
     }
 
     /// Where else to ask when the node that was asked goes away.
@@ -240,13 +204,13 @@ impl Cluster {
         for node in before.nodes.iter().filter(|node| !self.nodes.iter().any(|now| now.name == node.name)) {
             changes.push(Change::Left(node.name.clone()));
         }
-        let leaders: BTreeMap<u16, Option<String>> = before.shards.iter().map(|shard| (shard.shard, before.live_leader(shard))).collect();
+        let leaders: BTreeMap<u16, Option<&String>> = before.shards.iter().map(|shard| (shard.shard, before.live_leader(shard))).collect();
         let mut led: BTreeMap<String, Vec<u16>> = BTreeMap::new();
         let mut orphans = Vec::new();
         for shard in &self.shards {
             match (leaders.get(&shard.shard), self.live_leader(shard)) {
                 (Some(Some(_)), None) => orphans.push(shard.shard),
-                (Some(was), Some(is)) if *was != Some(is.clone()) => led.entry(is).or_default().push(shard.shard),
+                (Some(was), Some(is)) if *was != Some(is) => led.entry(is.clone()).or_default().push(shard.shard),
                 _ => {}
             }
         }
@@ -257,8 +221,8 @@ impl Cluster {
         changes
     }
 
-    fn live_leader(&self, shard: &Shard) -> Option<String> {
-        self.leader(shard).filter(|leader| shard.stopped.is_none() && !self.is_silent(leader))
+    fn live_leader<'a>(&self, shard: &'a Shard) -> Option<&'a String> {
+        shard.leader.as_ref().filter(|leader| shard.stopped.is_none() && !self.is_silent(leader))
     }
 }
 

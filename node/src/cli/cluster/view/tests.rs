@@ -1,4 +1,4 @@
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 
@@ -6,43 +6,26 @@ use super::*;
 pub fn fleet(silent: Option<&str>, orphans_led_by: Option<&str>) -> Cluster {
     let name = |at: usize| format!("n{}", at + 1);
     let node = |at: usize| {
-        json!({ "name": name(at), "member": 1_000 + at, "http": format!("127.0.0.1:{}", 7_070 + at), "version": "0.1.0",
+        json!({ "name": name(at), "me": at == 0, "http": format!("127.0.0.1:{}", 7_070 + at), "version": "0.1.0",
             "alive": Some(name(at).as_str()) != silent, "since_ms": 61_000, "ready": true })
     };
     let shard = |at: usize| {
         let led = name(at % 3);
-        let leader = if Some(led.as_str()) == silent {
-            orphans_led_by.map(|to| 1_000 + to[1..].parse::<usize>().expect("number") - 1)
-        } else {
-            Some(1_000 + at % 3)
-        };
-        let members: Vec<Value> = (0..3).map(|n| json!({ "node": 1_000 + n, "votes": true, "lag": n })).collect();
-        json!({ "shard": at, "leader": leader, "members": members, "term": 1 })
+        let leader = if Some(led.as_str()) == silent { orphans_led_by.map(str::to_owned) } else { Some(led) };
+        let replicas: Vec<Value> = (0..3).map(|n| json!({ "node": name(n), "role": "follower", "lag": n })).collect();
+        json!({ "shard": at, "leader": leader, "replicas": replicas, "term": 1 })
     };
     let (nodes, shards): (Vec<Value>, Vec<Value>) = ((0..3).map(node).collect(), (0..4).map(shard).collect());
-    let whole = json!({ "name": "demo", "replication": 3, "seen_by": "n1", "nodes": nodes, "shards": shards, "of_the_future": [] });
+    let whole = json!({ "name": "demo", "replication": 3, "nodes": nodes, "shards": shards, "of_the_future": [] });
     serde_json::from_value(whole).expect("read")
 }
 
 #[test]
-fn numbers_at_shards_are_nodes_and_what_is_not_said_is_counted() {
+fn shards_are_counted_by_who_leads_and_holds_them() {
     let cluster = fleet(None, None);
-    assert_eq!(cluster.shards.iter().map(|shard| cluster.leader(shard).expect("led")).collect::<Vec<_>>(), ["n1", "n2", "n3", "n1"]);
     let n1 = &cluster.nodes[0];
     assert_eq!((cluster.leads(n1), cluster.held(n1), cluster.lag(&cluster.nodes[2])), (2, 4, Some(2)));
-    assert_eq!(cluster.of_health(Health::Whole), [0, 1, 2, 3]);
-}
-
-#[test]
-fn answer_of_a_node_of_its_own_is_a_fleet_of_one() {
-    let alone = json!({ "name": "tallymesh", "replication": 1,
-        "nodes": [{ "name": "node-1", "version": "0.1.0", "ready": true, "draining": false, "read_only": false }],
-        "shards": [{ "shard": 0, "leader": 1, "replicas": [1], "term": 1, "lag": 7, "stopped": null }] });
-    let cluster: Cluster = serde_json::from_value(alone).expect("read");
-    assert_eq!(cluster.leader(&cluster.shards[0]).as_deref(), Some("node-1"));
-    let node = &cluster.nodes[0];
-    assert_eq!((node.state(), cluster.leads(node), cluster.held(node), cluster.lag(node)), (State::Active, 1, 1, Some(7)));
-    assert_eq!(cluster.of_health(Health::Whole), [0]);
+    assert_eq!((cluster.of_health(Health::Whole), cluster.seen_by()), (vec![0, 1, 2, 3], Some("n1")));
 }
 
 #[test]
