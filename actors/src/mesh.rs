@@ -180,6 +180,8 @@ pub(crate) struct Inner {
     cluster_id: String,
     /// Those of a single node; a fleet's are what it has agreed on.
     definitions: RwLock<Arc<DefinitionSet>>,
+    /// Held while they are changed.
+    defining: tokio::sync::Mutex<()>,
     clock: Arc<dyn Clock>,
     blocking: Blocking,
     shards: Slots,

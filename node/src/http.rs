@@ -5,6 +5,7 @@ mod cluster;
 mod context;
 mod dashboard;
 mod dead_letters;
+mod definitions;
 mod docs;
 mod ingest;
 mod live;
@@ -43,7 +44,7 @@ use crate::metrics::Metrics;
 use crate::space::SpaceGate;
 use crate::unique::UniqueNumbers;
 
-pub use body::{TooSlow, body_problem, discard, small_body};
+pub use body::{TooSlow, body_problem, discard, json_body, small_body};
 pub use context::RequestId;
 pub use live::keep_live;
 pub use openapi::document;
@@ -135,6 +136,7 @@ fn routes_with(origins: &[String]) -> OpenApiRouter<AppState> {
     OpenApiRouter::default()
         .merge(ingest::router(origins))
         .merge(dead_letters::router())
+        .merge(definitions::router())
         .merge(tail::router())
         .merge(live::router())
         .merge(query::router())

@@ -11,10 +11,13 @@ use crate::config::{LogFormat, Logs};
 /// # Errors
 /// A level that does not parse.
 pub fn start(logs: &Logs) -> Result<(), String> {
-    // The raft engine says a great deal at debug, with payloads in it, and warns of every ordinary election: errors only, unless it is named.
+    // The raft engine and the libraries under the peers say a great deal, some of it with payloads, and call ordinary what is an error to them: a peer
+    // that is not there. What matters of it is said by their users; they are silent unless they are named.
     let mut filter = EnvFilter::try_new(&logs.level).map_err(|e| format!("logs.level: {e}"))?;
-    if !logs.level.contains("openraft") {
-        filter = filter.add_directive("openraft=error".parse().map_err(|e| format!("logs.level: {e}"))?);
+    for library in ["openraft", "ractor", "ractor_cluster", "chitchat"] {
+        if !logs.level.contains(library) {
+            filter = filter.add_directive(format!("{library}=off").parse().map_err(|e| format!("logs.level: {e}"))?);
+        }
     }
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -104,7 +104,7 @@ impl Fleet {
                     Err(error) => Proposed::Failed(error.to_string()),
                 })
             }
-            Ask::Lost { shard, leader } => messages::to_bytes(self.has_lost(ShardId(shard), leader)),
+            Ask::Lost { shard } => messages::to_bytes(self.has_lost(ShardId(shard))),
             Ask::Stand { shard } => {
                 let replica = self.replica(ShardId(shard)).ok_or_else(|| failed("there is no such replica here"))?;
                 replica.stand().await;
@@ -123,7 +123,12 @@ impl Fleet {
             group.leads.then(|| Lead { shard: shard.0, term: group.term, voters: list(group.voters), learners: list(group.learners) })
         };
         let definitions_version = self.state().settings.as_ref().map_or(0, |settings| settings.definitions_version);
-        Beat { leads: self.replicas().into_iter().filter_map(lead).collect(), leaving: self.is_leaving(), definitions_version }
+        Beat {
+            leads: self.replicas().into_iter().filter_map(lead).collect(),
+            leads_metadata: self.meta().is_some_and(|meta| meta.leads()),
+            leaving: self.is_leaving(),
+            definitions_version,
+        }
     }
 }
 

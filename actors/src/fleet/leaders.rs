@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 
+use tallymesh_protocol::hash::ShardId;
+
 use super::messages::{Beat, Lead};
+use super::meta::group::META;
 
 /// A leader that was not heard for so long is not known any more.
 pub const HEARD_AGE_MAX: Duration = Duration::from_secs(2);
@@ -52,6 +55,14 @@ impl Leaders {
     /// When this member last answered.
     pub fn last_beat(&self, member: u64) -> Option<Duration> {
         self.0.read().beats.get(&member).map(|(_, at)| *at)
+    }
+
+    /// Whether this member said not long ago that it leads the group.
+    pub fn claims(&self, member: u64, group: ShardId, now: Duration) -> bool {
+        let known = self.0.read();
+        let Some((beat, at)) = known.beats.get(&member) else { return false };
+        let leads = if group == META { beat.leads_metadata } else { beat.leads.iter().any(|lead| lead.shard == group.0) };
+        leads && now.saturating_sub(*at) <= HEARD_AGE_MAX
     }
 
     /// Whether it is alive and stays.

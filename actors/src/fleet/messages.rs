@@ -50,8 +50,8 @@ pub enum Ask {
     Beat,
     /// Answered by [`Proposed`].
     Propose(MetaCommand),
-    /// Have you, too, lost this leader of the shard? Answered by a `bool`.
-    Lost { shard: u16, leader: Option<u64> },
+    /// Have you, too, lost the leader of the shard? Answered by a `bool`.
+    Lost { shard: u16 },
     /// Stand for election as the shard's leader: its present one hands over. Answered by nothing.
     Stand { shard: u16 },
     /// Answered by a [`ShardStatus`] for each replica that the node has.
@@ -75,6 +75,7 @@ pub struct Lead {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beat {
     pub leads: Vec<Lead>,
+    pub leads_metadata: bool,
     /// It is on its way out: it should get no more leaders.
     pub leaving: bool,
     pub definitions_version: u64,

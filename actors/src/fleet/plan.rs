@@ -153,7 +153,7 @@ fn balance_leaders(state: &MetaState, census: &Census) -> Option<Step> {
         let leader = placement.replicas.first()?;
         let rest = placement.replicas.iter().skip(1).filter(|member| takers.contains(member));
         let heir = rest.min_by_key(|member| (count(member), **member))?;
-        (count(leader) > count(heir) + 1).then_some((count(leader) - count(heir), shard, placement, *heir))
+        (count(leader) > count(heir) + 1).then(|| (count(leader) - count(heir), shard, placement, *heir))
     });
     let (_, shard, placement, heir) = candidates.max_by_key(|(gain, shard, ..)| (*gain, std::cmp::Reverse(*shard)))?;
     let mut to = placement.replicas.clone();
@@ -246,6 +246,18 @@ mod tests {
         let steps = follow(&mut state, &seen);
         assert!(steps.iter().any(|step| step.reason == Reason::Lost));
         assert_eq!(state.shards_of(2).count(), 0);
+    }
+
+    #[test]
+    fn leader_with_fewer_shards_than_its_heirs_is_left_alone() {
+        let mut state = founded(3, 3);
+        for placement in &mut state.placement[..12] {
+            placement.replicas = vec![1, 2, 3];
+        }
+        let seen = census(1..=3);
+        follow(&mut state, &seen);
+        let leads = counts(&state, |p| &p.replicas[..1]);
+        assert!(leads.iter().max().unwrap() - leads.iter().min().unwrap() <= 1, "{leads:?}");
     }
 
     #[test]

@@ -40,6 +40,9 @@ async fn resolve(address: &str) -> Result<SocketAddr, StartError> {
     found.into_iter().next().ok_or_else(|| invalid(format!("the peer address {address} is no address")))
 }
 
+/// A task that failed is begun again after this time.
+const BEGIN_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// What founders must have in common, as text.
 fn shape(options: &MeshOptions, fleet: &FleetOptions) -> String {
     let replication = fleet.replication.map_or_else(|| "auto".to_owned(), |copies| copies.to_string());
@@ -201,9 +204,9 @@ async fn join(
     let _ = inner.meta.set(meta);
     let mut tasks = inner.tasks.lock().await;
     let end = || inner.end.subscribe();
-    tasks.push(tokio::spawn(watch::beats(fleet.clone(), end())));
-    tasks.push(tokio::spawn(watch::guard(fleet.clone(), end())));
-    tasks.push(tokio::spawn(steward::tend(fleet.clone(), end())));
+    tasks.push(tokio::spawn(keep(fleet.clone(), "beats", end(), watch::beats)));
+    tasks.push(tokio::spawn(keep(fleet.clone(), "guard", end(), watch::guard)));
+    tasks.push(tokio::spawn(keep(fleet.clone(), "steward", end(), steward::tend)));
     drop(tasks);
     waiting.send_replace("waiting for a majority of the cluster's nodes".to_owned());
     loop {
@@ -213,6 +216,17 @@ async fn join(
             Ok(Err(_)) => return Err(invalid("the metadata group ended")),
             Err(_) => tracing::warn!("still waiting for a majority of the cluster's nodes"),
         }
+    }
+}
+
+/// Runs what has to happen as long as the node runs; it is begun again if it panics.
+async fn keep<F>(fleet: Fleet, what: &'static str, end: channel::Receiver<bool>, run: fn(Fleet, channel::Receiver<bool>) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    while let Err(error) = tokio::spawn(run(fleet.clone(), end.clone())).await {
+        tracing::error!(%error, what, "a task of the fleet failed; it is begun again");
+        tokio::time::sleep(BEGIN_AGAIN_AFTER).await;
     }
 }
 
@@ -256,7 +270,7 @@ impl Fleet {
         settle::open_missing(self, &Mesh::from_inner(mesh.clone()), &self.state()).await;
         let fleet = self.clone();
         let mut tasks = self.inner.tasks.lock().await;
-        tasks.push(tokio::spawn(settle::settle(fleet.clone(), self.inner.end.subscribe())));
+        tasks.push(tokio::spawn(keep(fleet.clone(), "settle", self.inner.end.subscribe(), settle::settle)));
         tasks.push(tokio::spawn(async move { fleet.introduce().await }));
     }
 

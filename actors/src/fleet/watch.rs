@@ -1,5 +1,6 @@
 //! Leaders that are lost: members beat, and when a leader's session ends its followers elect another one, long before openraft's own time-out. Before one stands it
 //! asks the others: who alone has lost the leader stays quiet, for its votes would only depose a leader that works. A node that reaches no majority never stands.
+//! openraft itself never does: a process that was stopped for a while finds all its time-outs over when it goes on, and would depose everybody.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,11 +24,25 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(40);
 const STAND_AFTER: Duration = Duration::from_millis(20);
 /// Between the heirs' attempts. The first one meets a voter that still believes in the old leader; the next one's does not.
 const STAND_APART: Duration = Duration::from_millis(60);
+/// A leader that is connected must say that it leads within this time.
+const MUTE_TIME_MAX: Duration = Duration::from_millis(1_500);
 const LOST_TIME_MAX: Duration = Duration::from_millis(200);
+
+/// How a group's leader stands, as a follower sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// It is there and says that it leads.
+    Leads,
+    /// There is none, or no connection to it.
+    Gone,
+    /// It is connected, and does not say that it leads: it has not heard yet, or its replica has stopped.
+    Mute,
+}
 
 /// One lost leader.
 #[derive(Clone, Copy, Debug)]
 struct Loss {
+    seen: Seen,
     since: Duration,
     attempts: u32,
 }
@@ -38,20 +53,30 @@ pub struct Losses(BTreeMap<ShardId, Loss>);
 
 impl Losses {
     /// Whether this member is to stand now. `order` is who inherits in which order.
-    pub fn look(&mut self, shard: ShardId, group: &Group, me: u64, connected: &BTreeSet<u64>, order: &[u64], now: Duration) -> bool {
-        let is_lost = group.voters.contains(&me)
-            && !group.leads
-            && group.leader.is_none_or(|leader| !connected.contains(&leader))
-            && has_majority(group, connected);
-        if !is_lost {
+    #[expect(clippy::too_many_arguments, reason = "what is seen at one moment")]
+    pub fn look(
+        &mut self,
+        shard: ShardId,
+        group: &Group,
+        seen: Seen,
+        me: u64,
+        connected: &BTreeSet<u64>,
+        order: &[u64],
+        now: Duration,
+    ) -> bool {
+        if seen == Seen::Leads || group.leads || !group.voters.contains(&me) || !has_majority(group, connected) {
             self.0.remove(&shard);
             return false;
         }
         let heirs: Vec<u64> = order.iter().copied().filter(|member| connected.contains(member) && Some(*member) != group.leader).collect();
         let rank = heirs.iter().position(|member| *member == me).unwrap_or(heirs.len()) as u32;
-        let loss = self.0.entry(shard).or_insert(Loss { since: now, attempts: 0 });
+        let loss = self.0.entry(shard).or_insert(Loss { seen, since: now, attempts: 0 });
+        if seen == Seen::Gone && loss.seen == Seen::Mute {
+            *loss = Loss { seen, since: now, attempts: 0 };
+        }
+        let patience = if loss.seen == Seen::Mute { MUTE_TIME_MAX } else { STAND_AFTER };
         let round = (heirs.len() as u32).max(1);
-        let due = loss.since + STAND_AFTER + STAND_APART * (rank + loss.attempts * round);
+        let due = loss.since + patience + STAND_APART * (rank + loss.attempts * round);
         if now < due {
             return false;
         }
@@ -65,17 +90,21 @@ pub fn has_majority(group: &Group, connected: &BTreeSet<u64>) -> bool {
 }
 
 impl Fleet {
-    /// Whether this node, too, does without the leader that another one has lost.
-    pub(super) fn has_lost(&self, shard: ShardId, leader: Option<u64>) -> bool {
-        let known = if shard == META { self.meta().map(|meta| meta.leader()) } else { self.replica(shard).map(|r| r.leadership().leader) };
-        let Some(known) = known else { return true };
-        let connected = self.connected();
-        match known {
-            None => true,
-            Some(known) if known == self.inner.me => false,
-            // It may know a later one.
-            Some(known) => !connected.contains(&known) || (leader.is_some() && Some(known) == leader && !connected.contains(&known)),
+    fn seen(&self, group: ShardId, leader: Option<u64>, connected: &BTreeSet<u64>, now: Duration) -> Seen {
+        match leader {
+            None => Seen::Gone,
+            Some(leader) if leader == self.inner.me => Seen::Leads,
+            Some(leader) if !connected.contains(&leader) => Seen::Gone,
+            Some(leader) if self.inner.leaders.claims(leader, group, now) => Seen::Leads,
+            Some(_) => Seen::Mute,
         }
+    }
+
+    /// Whether this node, too, does without a leader.
+    pub(super) fn has_lost(&self, shard: ShardId) -> bool {
+        let known = if shard == META { self.meta().map(|meta| meta.leader()) } else { self.replica(shard).map(|r| r.leadership().leader) };
+        // Who has no replica has no leader to lose.
+        known.is_none_or(|leader| self.seen(shard, leader, &self.connected(), self.now()) != Seen::Leads)
     }
 }
 
@@ -123,17 +152,17 @@ fn look(fleet: &Fleet, losses: &mut Losses) {
     let me = fleet.inner.me;
     for (shard, replica) in fleet.replicas() {
         let group = replica.group();
-        replica.set_may_stand(has_majority(&group, &connected));
         let order = state.placement.get(usize::from(shard.0)).map(|placement| placement.replicas.clone()).unwrap_or_default();
-        if losses.look(shard, &group, me, &connected, &order, now) {
+        let seen = fleet.seen(shard, group.leader, &connected, now);
+        if losses.look(shard, &group, seen, me, &connected, &order, now) {
             stand(fleet.inner.clone(), shard, group, Stander::Shard(replica));
         }
     }
     if let Some(meta) = fleet.meta() {
         let group = RaftReplica::group_of(meta.raft());
-        meta.raft().runtime_config().elect(has_majority(&group, &connected));
+        let seen = fleet.seen(META, group.leader, &connected, now);
         let order: Vec<u64> = group.voters.iter().copied().collect();
-        if losses.look(META, &group, me, &connected, &order, now) {
+        if losses.look(META, &group, seen, me, &connected, &order, now) {
             stand(fleet.inner.clone(), META, group, Stander::Meta);
         }
     }
@@ -149,7 +178,7 @@ fn stand(inner: Arc<Inner>, shard: ShardId, group: Group, stander: Stander) {
     let fleet = Fleet { inner };
     tokio::spawn(async move {
         let others = group.voters.iter().copied().filter(|member| *member != fleet.inner.me && Some(*member) != group.leader);
-        let ask = Ask::Lost { shard: shard.0, leader: group.leader };
+        let ask = Ask::Lost { shard: shard.0 };
         let answers = join_all(others.map(|member| fleet.ask(member, ask.clone(), LOST_TIME_MAX))).await;
         let agreed = answers.into_iter().filter_map(|answer| messages::from_bytes::<bool>(&answer.ok()?).ok()).filter(|lost| *lost).count();
         if 2 * (agreed + 1) <= group.voters.len() {
@@ -187,25 +216,35 @@ mod tests {
         let (connected, order) = (BTreeSet::from([2, 3]), [1, 2, 3]);
         let mut stood = Vec::new();
         for ms in 0..400 {
-            if second.look(SHARD, &group(Some(1)), 2, &connected, &order, at(ms)) {
+            if second.look(SHARD, &group(Some(1)), Seen::Gone, 2, &connected, &order, at(ms)) {
                 stood.push((2, ms));
             }
-            if third.look(SHARD, &group(Some(1)), 3, &connected, &order, at(ms)) {
+            if third.look(SHARD, &group(Some(1)), Seen::Gone, 3, &connected, &order, at(ms)) {
                 stood.push((3, ms));
             }
         }
         assert_eq!(stood, [(2, 20), (3, 80), (2, 140), (3, 200), (2, 260), (3, 320), (2, 380)]);
-        assert!(!second.look(SHARD, &group(Some(3)), 2, &connected, &order, at(400)), "there is a leader");
-        assert!(!second.look(SHARD, &group(Some(1)), 2, &connected, &order, at(401)), "a new loss");
+        assert!(!second.look(SHARD, &group(Some(3)), Seen::Leads, 2, &connected, &order, at(400)), "there is a leader");
+        assert!(!second.look(SHARD, &group(Some(1)), Seen::Gone, 2, &connected, &order, at(401)), "a new loss");
+    }
+
+    #[test]
+    fn leader_that_is_there_has_time_to_say_so() {
+        let mut losses = Losses::default();
+        let (all, order) = (BTreeSet::from([1, 2, 3]), [1, 2, 3]);
+        let mut first = |ms, seen| losses.look(SHARD, &group(Some(1)), seen, 2, &all, &order, at(ms));
+        assert!((0..1_500).all(|ms| !first(ms, Seen::Mute)));
+        assert!(first(1_500, Seen::Mute), "its replica has stopped");
+        assert!(!first(1_501, Seen::Gone));
+        assert!(first(1_521, Seen::Gone), "and then its session ended: no longer wait than for any other");
     }
 
     #[test]
     fn without_a_majority_or_a_vote_nobody_stands() {
         let mut losses = Losses::default();
         for ms in 0..1_000 {
-            assert!(!losses.look(SHARD, &group(Some(1)), 2, &BTreeSet::from([2]), &[1, 2, 3], at(ms)), "alone");
-            assert!(!losses.look(SHARD, &group(Some(1)), 4, &BTreeSet::from([2, 3, 4]), &[1, 2, 3], at(ms)), "no voter");
-            assert!(!losses.look(SHARD, &group(Some(1)), 2, &BTreeSet::from([1, 2]), &[1, 2, 3], at(ms)), "connected");
+            assert!(!losses.look(SHARD, &group(Some(1)), Seen::Gone, 2, &BTreeSet::from([2]), &[1, 2, 3], at(ms)), "alone");
+            assert!(!losses.look(SHARD, &group(Some(1)), Seen::Gone, 4, &BTreeSet::from([2, 3, 4]), &[1, 2, 3], at(ms)), "no voter");
         }
     }
 }

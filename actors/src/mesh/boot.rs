@@ -119,6 +119,7 @@ fn assemble(
     let inner = Inner {
         cluster_id,
         definitions: RwLock::new(Arc::new(definitions)),
+        defining: tokio::sync::Mutex::default(),
         clock: options.clock.clone(),
         blocking,
         shards,
@@ -335,11 +336,23 @@ pub async fn propose(shard: &ShardParts, command: impl FnOnce(i64) -> bytes::Byt
 
 /// Brings every shard's settings to what was asked, through its log; the definitions that hold then.
 async fn configure(options: &MeshOptions, shards: &[&ShardParts]) -> Result<DefinitionSet, StartError> {
-    let wanted = &options.settings;
+    let newest = shards.iter().map(|shard| shard.state.read().state.settings().clone()).max_by_key(|settings| settings.definitions_version);
+    // Metrics that were defined while the node ran count, not those that it was founded with.
+    let changed = newest.filter(|newest| newest.definitions_version > options.settings.definitions_version);
+    let wanted = match changed {
+        Some(newest) => {
+            if !options.settings.definitions.is_empty() && options.settings.definitions != newest.definitions {
+                tracing::warn!("[[metrics]] of the configuration is not what there is by now (/v1/definitions), which counts");
+            }
+            ShardSettings { definitions: newest.definitions, definitions_version: newest.definitions_version, ..options.settings.clone() }
+        }
+        None => options.settings.clone(),
+    };
+    let wanted = &wanted;
     let used = shards.iter().find(|shard| shard.state.read().state.counters().events > 0);
     if let Some(used) = used {
         let there = used.state.read().state.settings().clone();
-        if there.definitions != wanted.definitions {
+        if there.definitions != wanted.definitions && there.definitions_version >= wanted.definitions_version {
             return Err(StartError::Invalid(definitions_differ(&options.data_dir.display().to_string(), &there, wanted)));
         }
     }

@@ -1,9 +1,11 @@
 //! Replicas of a fleet as they come and go on this node, and who leads them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::ServerState;
 use tallymesh_protocol::command::{ShardSettings, encode_configure};
+use tallymesh_protocol::definition::{DefinitionSet, MetricDefinition};
 use tallymesh_protocol::hash::ShardId;
 
 use super::slots::Slot;
@@ -91,6 +93,33 @@ impl Mesh {
         if handed != Ok(true) {
             tracing::info!(%shard, heir, "the lead was not handed over; it is tried again if it is still wanted");
         }
+    }
+
+    /// Defines the metrics anew. Parts that are made by older ones from then on are refused as stale.
+    ///
+    /// # Errors
+    /// Why not; for people.
+    pub async fn define(&self, from_version: u64, definitions: Vec<MetricDefinition>) -> Result<(), String> {
+        if let Some(fleet) = &self.inner.fleet {
+            return fleet.define(from_version, definitions).await.map_err(|refused| refused.to_string());
+        }
+        let _turn = self.inner.defining.lock().await;
+        let here = self.definitions().version();
+        if here != from_version {
+            return Err(format!("the definitions are at version {here}, not {from_version}: read them again"));
+        }
+        let version = from_version + 1;
+        let compiled = DefinitionSet::compile(version, definitions.clone()).map_err(|e| e.to_string())?;
+        for shard in self.inner.shards.running() {
+            let settings = ShardSettings {
+                definitions_version: version,
+                definitions: definitions.clone(),
+                ..shard.parts.state.read().state.settings().clone()
+            };
+            boot::propose(&shard.parts, |stamp| encode_configure(stamp, &settings)).await?;
+        }
+        *self.inner.definitions.write() = Arc::new(compiled);
+        Ok(())
     }
 
     /// Has a shard that this node leads follow what the cluster agreed on.

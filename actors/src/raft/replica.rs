@@ -143,7 +143,10 @@ impl RaftReplica {
     /// # Errors
     /// What stopped it.
     pub async fn join_fleet<N: RaftNetworkFactory<ShardRaft>>(open: OpenReplica, network: N) -> Result<Self, ReplicatorError> {
-        Self::open_in(open, network, KEPT_ENTRIES).await
+        let replica = Self::open_in(open, network, KEPT_ENTRIES).await?;
+        // When to stand is decided elsewhere, by who has lost whom.
+        replica.raft.runtime_config().elect(false);
+        Ok(replica)
     }
 
     async fn open_in<N: RaftNetworkFactory<ShardRaft>>(open: OpenReplica, network: N, kept: u64) -> Result<Self, ReplicatorError> {
@@ -218,11 +221,6 @@ impl RaftReplica {
     pub async fn stand(&self) {
         // A group that has ended elects nobody.
         let _ = self.raft.trigger().elect().await;
-    }
-
-    /// Whether it may stand by itself when it has not heard of a leader for long.
-    pub fn set_may_stand(&self, may_stand: bool) {
-        self.raft.runtime_config().elect(may_stand);
     }
 
     async fn lead(&self) -> Result<(), ReplicatorError> {

@@ -7,10 +7,13 @@ export const clusterSchema = z.object({
   replication: z.number(),
   nodes: z.array(
     z.object({
-      id: z.union([z.number(), z.string()]).optional(),
+      id: z.string(),
       name: z.string(),
-      version: z.string(),
+      version: z.string().nullable(),
+      alive: z.boolean(),
       ready: z.boolean(),
+      leads: z.number(),
+      replicas: z.number(),
       draining: z.boolean(),
       read_only: z.boolean(),
     }),
@@ -18,8 +21,15 @@ export const clusterSchema = z.object({
   shards: z.array(
     z.object({
       shard: z.number(),
-      leader: z.number().nullable(),
-      replicas: z.array(z.number()),
+      leader: z.string().nullable(),
+      replicas: z.array(
+        z.object({
+          node: z.string(),
+          role: z.enum(["leader", "follower", "learner"]),
+          lag: z.number().nullable(),
+        }),
+      ),
+      coming: z.array(z.object({ node: z.string() })),
       term: z.number(),
       commit: z.number(),
       applied: z.number(),

@@ -60,18 +60,20 @@ pub struct ServeArgs {
 
 impl ServeArgs {
     fn sources(self) -> Sources {
-        let join = (!self.join.is_empty()).then(|| format!("{:?}", self.join));
+        let mut sets = self.set;
+        if !self.join.is_empty() {
+            sets.push(format!("cluster.founders={:?}", self.join));
+        }
         let flags = [
             ("node.name", self.node),
             ("node.data_dir", self.data_dir),
             ("http.addr", self.http),
             ("peer.addr", self.peer),
             ("peer.advertise", self.advertise),
-            ("cluster.founders", join),
         ];
         Sources {
             file: self.config,
-            sets: self.set,
+            sets,
             flags: flags.into_iter().filter_map(|(path, value)| Some((path, value?))).collect(),
             ..Sources::from_environment()
         }

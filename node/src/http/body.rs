@@ -138,6 +138,18 @@ pub fn body_problem(error: axum::Error) -> Problem {
     Problem::new(ErrorCode::BadRequest, format!("the body did not arrive whole: {error}"))
 }
 
+/// The JSON object of a request.
+///
+/// # Errors
+/// As [`small_body`]; no body, or not such an object.
+pub async fn json_body<T: serde::de::DeserializeOwned>(body: Body) -> Result<T, Problem> {
+    let bytes = small_body(body).await?;
+    if bytes.trim_ascii().is_empty() {
+        return Err(Problem::new(ErrorCode::EmptyBody, "send a JSON object"));
+    }
+    serde_json::from_slice(&bytes).map_err(|e| Problem::new(ErrorCode::BadJson, e.to_string()))
+}
+
 /// The whole of a body that is expected to be small.
 ///
 /// # Errors

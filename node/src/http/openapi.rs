@@ -26,7 +26,7 @@ pub use parameters::{
     DailyParameters, IngestHeaders, ListParameters, LiveParameters, NamedParameters, NumberParameters, QueryParameters, TailParameters,
 };
 pub use problems::{
-    IngestProblems, LiveProblems, NamedProblems, PageProblems, QueryBodyProblems, QueryProblems, ReadyProblems, RetryProblems,
+    ChangeProblems, IngestProblems, LiveProblems, NamedProblems, PageProblems, QueryBodyProblems, QueryProblems, ReadyProblems, RetryProblems,
     StoredProblems, TailProblems,
 };
 

@@ -19,7 +19,7 @@ use crate::raft::{Blocking, DurableIndex, LogStore, Peer, ShardRaft, StopReason,
 use crate::replicator::ReplicatorError;
 
 /// The group's number among those that share the node's log; no shard has it.
-pub const META: ShardId = ShardId(u16::MAX);
+pub const META: ShardId = ShardId(u16::MAX - 1);
 /// Nodes that vote in the group; the others only follow it.
 pub const META_VOTERS_MAX: usize = 5;
 /// Entries after which the state is saved, so that the group never holds the log back.
@@ -57,6 +57,8 @@ impl MetaGroup {
         let config = config.validate().map_err(|e| e.to_string())?;
         let raft = Raft::new(me, Arc::new(config), network, log, machine.clone()).await;
         let raft = raft.map_err(|e| stop.get().unwrap_or_else(|| e.to_string()))?;
+        // As of every group of a fleet.
+        raft.runtime_config().elect(false);
         Ok(Self { me, raft, machine, stop })
     }
 

@@ -118,11 +118,15 @@ function Nodes({ state }: { state: ClusterState }) {
         <li key={node.name} className="flex items-center gap-3 py-2">
           <span className="min-w-0 flex-1">
             <span className="block truncate font-medium">{node.name}</span>
-            <span className="text-xs text-muted">version {node.version}</span>
+            <span className="text-xs text-muted">
+              {node.version ? `version ${node.version}, ` : ""}leads {node.leads} of {node.replicas} shards
+            </span>
           </span>
           {node.draining ? <Badge tone="text-warn">draining</Badge> : null}
           {node.read_only ? <Badge tone="text-bad">disk full</Badge> : null}
-          <Badge tone={node.ready ? "text-good" : "text-bad"}>{node.ready ? "ready" : "not ready"}</Badge>
+          <Badge tone={node.ready ? "text-good" : "text-bad"}>
+            {node.ready ? "ready" : node.alive ? "not ready" : "not reached"}
+          </Badge>
         </li>
       ))}
     </ul>
@@ -130,11 +134,6 @@ function Nodes({ state }: { state: ClusterState }) {
 }
 
 function ShardMap({ state }: { state: ClusterState }) {
-  const name = (leader: number | null) => {
-    if (leader === null) return "no leader";
-    const known = state.nodes.find((n) => n.id === leader) ?? (state.nodes.length === 1 ? state.nodes[0] : undefined);
-    return known?.name ?? `node ${leader}`;
-  };
   return (
     <ul className="grid grid-cols-4 gap-2 sm:grid-cols-8">
       {state.shards.map((s) => {
@@ -144,12 +143,12 @@ function ShardMap({ state }: { state: ClusterState }) {
           ? `stopped: ${s.stopped}`
           : s.leader === null
             ? "no leader"
-            : `led by ${name(s.leader)}, lag ${s.lag}`;
+            : `led by ${s.leader}, lag ${s.lag}${s.coming.length > 0 ? `, moving to ${s.coming.map((c) => c.node).join(", ")}` : ""}`;
         return (
           <li key={s.shard} title={what} className={`rounded-lg border ${tone} bg-raised p-2`}>
             <span className="tabular block text-lg font-semibold">{s.shard}</span>
             <span className="block truncate text-xs text-muted">
-              {isDown ? (s.stopped ? "stopped" : "no leader") : name(s.leader)}
+              {isDown ? (s.stopped ? "stopped" : "no leader") : s.leader}
             </span>
             <span className="sr-only">{what}</span>
           </li>
@@ -180,7 +179,7 @@ function ShardTable({ state, tz }: { state: ClusterState; tz: string }) {
               <td className="pr-4">
                 {s.stopped ? <span className="text-bad">{s.stopped}</span> : (s.leader ?? UNKNOWN)}
               </td>
-              <td className="pr-4">{s.replicas.join(", ") || UNKNOWN}</td>
+              <td className="pr-4">{s.replicas.map((r) => (r.role === "learner" ? `${r.node} (learns)` : r.node)).join(", ") || UNKNOWN}</td>
               <td className="pr-4">{number(s.term)}</td>
               <td className="pr-4">{number(s.commit)}</td>
               <td className={`pr-4 ${s.lag ? "text-warn" : ""}`}>{number(s.lag)}</td>

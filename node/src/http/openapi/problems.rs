@@ -56,6 +56,8 @@ problems! {
     /// Of reading dead letters.
     StoredProblems: [BadParameter, StorageFailed];
     RetryProblems: BODY, WRITE, [BadJson, BadParameter];
+    /// Of what changes the cluster.
+    ChangeProblems: BODY, WRITE, [EmptyBody, BadJson, BadParameter];
     TailProblems: [BadParameter];
     LiveProblems: QUERY;
 }
