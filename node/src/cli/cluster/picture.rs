@@ -55,7 +55,7 @@ fn nodes(cluster: &Cluster, paint: Paint) -> String {
         if column.right { format!("{space}{cell}") } else { format!("{cell}{space}") }
     };
     let heads: Vec<String> = columns.iter().map(|column| padded(column, column.head)).collect();
-    let mut text = format!("  {}\n", paint.dim(&format!("  {}", heads.join("   "))));
+    let mut text = format!("  {}\n", paint.dim(format!("  {}", heads.join("   ")).trim_end()));
     for (at, node) in cluster.nodes.iter().enumerate() {
         let cells: Vec<String> = columns.iter().map(|column| padded(column, &column.cells[at])).collect();
         let line = cells.join("   ");

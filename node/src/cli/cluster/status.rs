@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{IsTerminal, Write};
+use std::pin::pin;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -46,8 +47,10 @@ pub struct StatusArgs {
 
 /// What happened lately, at most.
 const CHANGES_SHOWN: usize = 10;
-/// A node that does not answer by then is asked no more while others may.
-const ASK_TIME_MAX: Duration = Duration::from_secs(2);
+/// Another node is asked when one has not answered by then. It asks the others itself, and waits some time for those that are silent.
+const ASK_TIME_MAX: Duration = Duration::from_secs(5);
+/// That an answer is waited for is shown from then on.
+const SHOW_WAIT_AFTER: Duration = Duration::from_secs(1);
 
 pub async fn run(args: StatusArgs) -> Result<(), CliError> {
     let client = Client::new(&args.server)?;
@@ -66,6 +69,7 @@ pub async fn run(args: StatusArgs) -> Result<(), CliError> {
 
 pub fn read(answer: &Value, client: &Client) -> Result<Cluster, CliError> {
     serde_json::from_value(answer.clone())
+        .map(Cluster::in_order)
         .map_err(|e| CliError::Failed(format!("{} does not answer like a Tallymesh node of this version: {e}", client.base())))
 }
 
@@ -148,21 +152,25 @@ async fn keep_up(args: &StatusArgs, mut source: Source, first: (Value, Cluster),
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         if frames {
-            let mut text = picture(&cluster, paint);
-            if let Some(away) = &away {
-                text.push_str(&format!("\n  {}\n", paint.red(away)));
-            }
-            if !happened.is_empty() {
-                text.push_str(&format!("\n    {}\n", paint.dim("LATELY")));
-                happened.iter().for_each(|line| text.push_str(&format!("    {line}\n")));
-            }
-            text.push_str(&format!("\n  {}", paint.dim("Ctrl-C ends this")));
-            draw(&text)?;
+            draw(&frame(&cluster, &happened, away.as_deref(), paint))?;
         } else {
             show(&answer, &cluster, args.output.format)?;
         }
         ticks.tick().await;
-        match source.ask().await {
+        let began = clock.monotonic();
+        let asked = {
+            let mut asking = pin!(source.ask());
+            loop {
+                tokio::select! {
+                    asked = &mut asking => break asked,
+                    () = tokio::time::sleep(SHOW_WAIT_AFTER), if frames => {
+                        let waited = (clock.monotonic() - began).as_secs();
+                        draw(&frame(&cluster, &happened, Some(&format!("this is {waited} s old: the answer is waited for")), paint))?;
+                    }
+                }
+            }
+        };
+        match asked {
             Ok((next_answer, next)) => {
                 away = None;
                 let at = time_of_day(clock.wall_ms());
@@ -188,6 +196,19 @@ async fn keep_up(args: &StatusArgs, mut source: Source, first: (Value, Cluster),
             Err(error) => return Err(error),
         }
     }
+}
+
+fn frame(cluster: &Cluster, happened: &VecDeque<String>, away: Option<&str>, paint: Paint) -> String {
+    let mut text = picture(cluster, paint);
+    if let Some(away) = away {
+        text.push_str(&format!("\n  {}\n", paint.red(away)));
+    }
+    if !happened.is_empty() {
+        text.push_str(&format!("\n    {}\n", paint.dim("LATELY")));
+        happened.iter().for_each(|line| text.push_str(&format!("    {line}\n")));
+    }
+    text.push_str(&format!("\n  {}", paint.dim("Ctrl-C ends this")));
+    text
 }
 
 /// UTC, as everywhere.

@@ -132,6 +132,15 @@ impl Node {
 }
 
 impl Cluster {
+    /// Nodes and replicas by name.
+    pub fn in_order(mut self) -> Self {
+        self.nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        for shard in &mut self.shards {
+            shard.replicas.sort_by(|a, b| a.node.cmp(&b.node));
+        }
+        self
+    }
+
     /// The node that tells it.
     pub fn seen_by(&self) -> Option<&str> {
         self.nodes.iter().find(|node| node.me).map(|node| node.name.as_str())

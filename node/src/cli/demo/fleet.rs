@@ -58,7 +58,10 @@ pub async fn run(args: &DemoArgs) -> Result<(), CliError> {
 struct Fleet {
     names: Vec<String>,
     clients: Arc<[Client]>,
-    looks: Arc<Mutex<Vec<Look>>>,
+    /// What the last probe of each node said.
+    ready: Arc<Mutex<Vec<bool>>>,
+    /// Nodes that have been ready since their process began.
+    settled: RefCell<Vec<bool>>,
     /// One task for each node; they end with this.
     _probes: JoinSet<()>,
 }
@@ -67,32 +70,47 @@ impl Fleet {
     fn of(plan: &Plan) -> Result<Self, CliError> {
         let client = |node: &super::plan::NodePlan| Client::new(&ServerArgs { url: super::reachable(&format!("http://{}", node.http)) });
         let clients: Arc<[Client]> = plan.nodes.iter().map(client).collect::<Result<Vec<_>, _>>()?.into();
-        let looks = Arc::new(Mutex::new(vec![Look::Starting; clients.len()]));
+        let ready = Arc::new(Mutex::new(vec![false; clients.len()]));
+        let settled = RefCell::new(vec![false; clients.len()]);
         let mut probes = JoinSet::new();
         for (at, client) in clients.iter().cloned().enumerate() {
-            probes.spawn(probe(client, at, looks.clone()));
+            probes.spawn(probe(client, at, ready.clone()));
         }
-        Ok(Self { names: plan.nodes.iter().map(|node| node.name.clone()).collect(), clients, looks, _probes: probes })
+        Ok(Self { names: plan.nodes.iter().map(|node| node.name.clone()).collect(), clients, ready, settled, _probes: probes })
     }
 
-    fn looks(&self) -> Vec<Look> {
-        self.looks.lock().clone()
+    fn looks(&self, nodes: &Nodes) -> Vec<Look> {
+        let (ready, mut settled) = (self.ready.lock(), self.settled.borrow_mut());
+        let pids = nodes.pids();
+        let look = |at: usize| match (ready[at], pids[at]) {
+            // Also when somebody else has started it again.
+            (true, _) => Look::Ready,
+            (false, None) => Look::Gone,
+            (false, Some(_)) if settled[at] => Look::NotReady,
+            (false, Some(_)) => Look::Starting,
+        };
+        let looks: Vec<Look> = (0..ready.len()).map(look).collect();
+        for (settled, is_ready) in settled.iter_mut().zip(ready.iter()) {
+            *settled |= *is_ready;
+        }
+        looks
+    }
+
+    /// A node's process ended or begins anew.
+    fn unsettle(&self, at: usize) {
+        self.ready.lock()[at] = false;
+        self.settled.borrow_mut()[at] = false;
     }
 }
 
-async fn probe(client: Client, at: usize, looks: Arc<Mutex<Vec<Look>>>) {
+async fn probe(client: Client, at: usize, ready: Arc<Mutex<Vec<bool>>>) {
     let mut ticks = tokio::time::interval(PROBE_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let request = client.request(Method::GET, "/ready").timeout(PROBE_TIME_MAX);
-        let look = if client.send(request).await.is_ok() { Look::Ready } else { Look::NotReady };
-        let its = &mut looks.lock()[at];
-        // A process that starts is not there yet; one that ended is known to be gone.
-        let is_news = look == Look::Ready || *its == Look::Ready;
-        if is_news && *its != Look::Gone {
-            *its = look;
-        }
+        let is_ready = client.send(request).await.is_ok();
+        ready.lock()[at] = is_ready;
     }
 }
 
@@ -126,7 +144,7 @@ async fn show(args: &DemoArgs, nodes: &mut Nodes, screen: &mut Screen) -> Result
 async fn until_ready(fleet: &Fleet, nodes: &mut Nodes, screen: &Screen) -> Result<(), CliError> {
     let began = Instant::now();
     loop {
-        let looks = fleet.looks();
+        let looks = fleet.looks(nodes);
         screen.starting(&fleet.names, &looks);
         if let Some((at, _, status)) = nodes.ended().first() {
             let (node, log) = (&nodes.plan().nodes[*at], nodes.log_end(*at));
@@ -207,7 +225,7 @@ async fn watch(
     loop {
         ticks.tick().await;
         for (at, pid, status) in nodes.ended() {
-            fleet.looks.lock()[at] = Look::Gone;
+            fleet.unsettle(at);
             tally.borrow().longest.set(Duration::ZERO);
             screen.say(&format!("  {}", paint.red(&format!("✗ {} (pid {pid}) {}", fleet.names[at], how(status)))));
             if restart {
@@ -221,7 +239,7 @@ async fn watch(
             if loss.restarts && loss.when.elapsed() >= RESTART_AFTER {
                 loss.restarts = false;
                 nodes.spawn(loss.at)?;
-                fleet.looks.lock()[loss.at] = Look::Starting;
+                fleet.unsettle(loss.at);
                 let pid = nodes.pids()[loss.at].unwrap_or_default();
                 screen.say(&format!("  {}", paint.cyan(&format!("↻ {} is started again, pid {pid}", fleet.names[loss.at]))));
             }
@@ -244,6 +262,6 @@ async fn watch(
             screen.say(&format!("  {}", paint.yellow(&warning)));
         }
         let traffic = tally.borrow_mut().traffic();
-        screen.keep_up(&fleet.names, &fleet.looks(), traffic);
+        screen.keep_up(&fleet.names, &fleet.looks(nodes), traffic);
     }
 }
