@@ -6,8 +6,9 @@ RATE ?= 10
 HTTP ?= 127.0.0.1:7070
 TARGET ?= events
 MINUTES ?= 5
+NODES ?= 3
 
-.PHONY: help demo test fmt lint unit api-fuzz build dashboard dashboard-test dashboard-e2e deny fuzz fuzz-merge setup oracle flights-year clean-demo
+.PHONY: help demo test fmt lint unit api-fuzz build dashboard dashboard-test dashboard-e2e deny fuzz fuzz-merge setup oracle flights-year chaos clean-demo
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -55,6 +56,12 @@ api-fuzz: ## Requests made from /openapi.json against a node: no fault, no undoc
 oracle: ## Random nodes against a plain count: make oracle WORLDS=1000 (SEED=7 WORLDS=1 repeats one)
 	TALLYMESH_ORACLE_WORLDS=$(or $(WORLDS),200) $(if $(SEED),TALLYMESH_ORACLE_SEED=$(SEED)) \
 		cargo test --locked --package tallymesh-node --test it answers_of_a_whole_node -- --nocapture
+
+chaos: build ## A fleet under faults for minutes, then the machine's own faults as root: make chaos MINUTES=30 SEED=7 NODES=3
+	@ops/setup.sh --chaos
+	$(CARGO_TARGET_DIR)/release/tallymesh chaos --minutes $(MINUTES) --nodes $(NODES) $(if $(SEED),--seed $(SEED))
+	TALLYMESH_BIN=$(CARGO_TARGET_DIR)/release/tallymesh \
+		cargo test --locked --package tallymesh-chaos-tests --test machine -- --ignored --nocapture --test-threads=1
 
 fuzz: ## One fuzz target for minutes of CPU time: make fuzz TARGET=events|queries|batches|segments MINUTES=5
 	ops/fuzz/run.sh $(TARGET) $(MINUTES)

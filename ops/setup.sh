@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what a fresh Debian machine with Rust lacks to build Tallymesh; with --browser also what shows its dashboard to the tests. Does nothing
-# when all is there.
+# Installs what a fresh Debian machine with Rust lacks to build Tallymesh; with --browser also what shows its dashboard to the tests, with --chaos
+# also what `make chaos` does harm with. Does nothing when all is there.
 set -euo pipefail
 
 need_packages=()
@@ -9,6 +9,12 @@ command -v make >/dev/null || need_packages+=(make)
 command -v curl >/dev/null || need_packages+=(curl)
 command -v npm >/dev/null || need_packages+=(nodejs npm)
 [ "${1:-}" != --browser ] || command -v chromium >/dev/null || need_packages+=(chromium)
+if [ "${1:-}" = --chaos ]; then
+  command -v strace >/dev/null || need_packages+=(strace)
+  command -v ip >/dev/null || need_packages+=(iproute2)
+  command -v nft >/dev/null || need_packages+=(nftables)
+  ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || need_packages+=(libfaketime)
+fi
 if [ ${#need_packages[@]} -gt 0 ]; then
   as_root=()
   [ "$(id -u)" = 0 ] || as_root=(sudo)

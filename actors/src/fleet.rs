@@ -99,6 +99,8 @@ struct Inner {
     server: ReplicaServer,
     files: PeerFiles,
     leaders: Leaders,
+    /// Since when this node leads what, and in which term.
+    leading: RwLock<BTreeMap<ShardId, (u64, Duration)>>,
     mesh: OnceLock<Weak<MeshInner>>,
     leaving: AtomicBool,
     /// Set when everything below has to end.
@@ -210,6 +212,24 @@ impl Fleet {
 
     pub(crate) fn local(&self, shard: ShardId) -> Option<Arc<RaftReplica>> {
         self.replica(shard)
+    }
+
+    /// Notes whether this node leads the shard.
+    fn note_lead(&self, shard: ShardId, led_in_term: Option<u64>) {
+        let known = self.inner.leading.read().get(&shard).map(|(term, _)| *term);
+        if known != led_in_term {
+            let mut leading = self.inner.leading.write();
+            match led_in_term {
+                Some(term) => drop(leading.insert(shard, (term, self.now()))),
+                None => drop(leading.remove(&shard)),
+            }
+        }
+    }
+
+    /// How long this node has led the shard without a break.
+    pub(crate) fn led_for(&self, shard: ShardId) -> Duration {
+        let since = self.inner.leading.read().get(&shard).map(|(_, since)| *since);
+        since.map_or(Duration::ZERO, |since| self.now().saturating_sub(since))
     }
 
     pub(crate) fn stays(&self, member: u64) -> bool {

@@ -30,6 +30,7 @@ mod link;
 mod registry;
 pub mod rpc;
 mod session;
+mod source;
 mod tls;
 mod transport;
 mod wire;
@@ -112,7 +113,7 @@ impl Peers {
             tracing::warn!(%listen, "peers talk in the clear on a network: whoever can read or change its packets can read and change data; set peer.tls_ca, tls_cert and tls_key");
         }
         let tls = tls.map(|files| Tls::load(files, clock.clone())).transpose()?;
-        let credentials = Arc::new(Credentials::new(cookie, tls.map(Arc::new)));
+        let credentials = Arc::new(Credentials::new(cookie, tls.map(Arc::new)).leaving_from(listen.ip()));
         let listener = TcpListener::bind(listen).await.map_err(|error| PeerStartError::Listen { address: listen, error })?;
         let (me, registry) = (Arc::new(RwLock::new(hello)), Arc::new(Registry::default()));
         let start = Start { me: me.clone(), credentials: credentials.clone(), listener, registry: registry.clone(), handler, bulk, clock };

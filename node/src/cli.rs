@@ -1,6 +1,7 @@
 //! The command line: one file for each command, exit codes that scripts can rely on.
 
 mod bench;
+mod chaos;
 pub mod client;
 mod cluster;
 mod dead_letters;
@@ -58,6 +59,8 @@ enum Command {
     DeadLetters(dead_letters::DeadLettersArgs),
     /// Measure what a node can do.
     Bench(bench::BenchArgs),
+    /// Do harm to a fleet on this machine, and hold every answer against an independent count.
+    Chaos(chaos::ChaosArgs),
     /// Print completions for a shell.
     Completions { shell: clap_complete::Shell },
 }
@@ -81,6 +84,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Command::Cluster(args) => cluster::run(args).await,
             Command::DeadLetters(args) => dead_letters::run(args).await,
             Command::Bench(args) => bench::run(args).await,
+            Command::Chaos(args) => chaos::run(args).await,
             Command::Completions { shell } => {
                 clap_complete::generate(shell, &mut Cli::command(), "tallymesh", &mut std::io::stdout());
                 Ok(())

@@ -104,7 +104,7 @@ impl Fleet {
                     Err(error) => Proposed::Failed(error.to_string()),
                 })
             }
-            Ask::Lost { shard } => messages::to_bytes(self.has_lost(ShardId(shard))),
+            Ask::Lost { shard } => messages::to_bytes(self.has_lost(ShardId(shard)).await),
             Ask::Stand { shard } => {
                 let replica = self.replica(ShardId(shard)).ok_or_else(|| failed("there is no such replica here"))?;
                 replica.stand().await;

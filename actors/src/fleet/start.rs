@@ -142,6 +142,7 @@ pub async fn start(
         server,
         files,
         leaders: Leaders::default(),
+        leading: Default::default(),
         mesh: OnceLock::new(),
         leaving: AtomicBool::new(false),
         end: channel::Sender::new(false),

@@ -142,7 +142,8 @@ async fn step(fleet: &Fleet, state: &MetaState, shard: ShardId, replica: &Arc<Ra
         }
         Todo::RemoveLearner(member) => Some((ChangeMembers::RemoveNodes(BTreeSet::from([member])), true)),
         Todo::HandOver(heir) => {
-            if let Ok(mesh) = fleet.mesh_here() {
+            if fleet.led_for(shard) >= HAND_OVER_AFTER
+                && let Ok(mesh) = fleet.mesh_here() {
                 mesh.hand_over(shard, heir).await;
             }
             None

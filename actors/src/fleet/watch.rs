@@ -7,25 +7,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
+use openraft::Raft;
 use tallymesh_protocol::hash::ShardId;
 use tokio::sync::watch as channel;
 
 use super::messages::{self, Ask, Beat};
 use super::meta::group::META;
 use super::{Fleet, Inner};
-use crate::raft::{Group, RaftReplica};
+use crate::raft::{Group, RaftReplica, ShardRaft};
 
 /// How often each member is asked for a sign of life.
 const BEAT_INTERVAL: Duration = Duration::from_millis(250);
-const BEAT_TIME_MAX: Duration = Duration::from_millis(500);
+const BEAT_TIME_MAX: Duration = Duration::from_millis(1_000);
 /// How often groups are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(40);
 /// A lost leader's first heir waits so long: the session may be back at once.
 const STAND_AFTER: Duration = Duration::from_millis(20);
-/// Between the heirs' attempts. The first one meets a voter that still believes in the old leader; the next one's does not.
+/// Between the first attempts of the heirs. The first one meets a voter that still believes in the old leader; the next one's does not.
 const STAND_APART: Duration = Duration::from_millis(60);
+/// Whoever stood, or saw somebody stand, waits between half and one and a half of this, twice that the next time and so on, up to the longest: an election
+/// takes two syncs, and those who stand while it goes on spoil it.
+const AGAIN_AFTER: Duration = Duration::from_millis(120);
+const AGAIN_DOUBLINGS_MAX: u32 = 4;
 /// A leader that is connected must say that it leads within this time.
 const MUTE_TIME_MAX: Duration = Duration::from_millis(1_500);
+/// Nor is one lost that wrote or beat within this time, whatever it says; a slow machine is no dead one.
+const HEARD_TIME_MAX: Duration = Duration::from_millis(1_500);
 const LOST_TIME_MAX: Duration = Duration::from_millis(200);
 
 /// How a group's leader stands, as a follower sees it.
@@ -44,6 +51,9 @@ pub enum Seen {
 struct Loss {
     seen: Seen,
     since: Duration,
+    /// When it was last seen that somebody stood.
+    stood: Duration,
+    term: u64,
     attempts: u32,
 }
 
@@ -70,19 +80,34 @@ impl Losses {
         }
         let heirs: Vec<u64> = order.iter().copied().filter(|member| connected.contains(member) && Some(*member) != group.leader).collect();
         let rank = heirs.iter().position(|member| *member == me).unwrap_or(heirs.len()) as u32;
-        let loss = self.0.entry(shard).or_insert(Loss { seen, since: now, attempts: 0 });
+        let fresh = Loss { seen, since: now, stood: now, term: group.term, attempts: 0 };
+        let loss = self.0.entry(shard).or_insert(fresh);
         if seen == Seen::Gone && loss.seen == Seen::Mute {
-            *loss = Loss { seen, since: now, attempts: 0 };
+            *loss = fresh;
+        }
+        if group.term > loss.term {
+            (loss.term, loss.stood) = (group.term, now);
+            loss.attempts += 1;
         }
         let patience = if loss.seen == Seen::Mute { MUTE_TIME_MAX } else { STAND_AFTER };
-        let round = (heirs.len() as u32).max(1);
-        let due = loss.since + patience + STAND_APART * (rank + loss.attempts * round);
+        let due = match loss.attempts {
+            0 => loss.since + patience + STAND_APART * rank,
+            more => loss.stood + again_after(more, me, shard, loss.term),
+        };
         if now < due {
             return false;
         }
+        loss.stood = now;
         loss.attempts += 1;
         true
     }
+}
+
+/// Differs from member to member and from try to try, without chance.
+fn again_after(attempts: u32, me: u64, shard: ShardId, term: u64) -> Duration {
+    let longest = AGAIN_AFTER * (1 << (attempts - 1).min(AGAIN_DOUBLINGS_MAX));
+    let mixed = (me ^ u64::from(shard.0) ^ term.rotate_left(32) ^ u64::from(attempts)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
+    longest / 2 + longest * (mixed as u32) / (1 << 16)
 }
 
 pub fn has_majority(group: &Group, connected: &BTreeSet<u64>) -> bool {
@@ -101,10 +126,16 @@ impl Fleet {
     }
 
     /// Whether this node, too, does without a leader.
-    pub(super) fn has_lost(&self, shard: ShardId) -> bool {
-        let known = if shard == META { self.meta().map(|meta| meta.leader()) } else { self.replica(shard).map(|r| r.leadership().leader) };
+    pub(super) async fn has_lost(&self, shard: ShardId) -> bool {
+        let raft = if shard == META { self.meta().map(|meta| meta.raft().clone()) } else { self.replica(shard).map(|r| r.raft().clone()) };
         // Who has no replica has no leader to lose.
-        known.is_none_or(|leader| self.seen(shard, leader, &self.connected(), self.now()) != Seen::Leads)
+        let Some(raft) = raft else { return true };
+        let leader = raft.metrics().borrow().current_leader;
+        match self.seen(shard, leader, &self.connected(), self.now()) {
+            Seen::Leads => false,
+            Seen::Gone => true,
+            Seen::Mute => !RaftReplica::hears_leader(&raft, HEARD_TIME_MAX).await,
+        }
     }
 }
 
@@ -152,10 +183,11 @@ fn look(fleet: &Fleet, losses: &mut Losses) {
     let me = fleet.inner.me;
     for (shard, replica) in fleet.replicas() {
         let group = replica.group();
+        fleet.note_lead(shard, group.leads.then_some(group.term));
         let order = state.placement.get(usize::from(shard.0)).map(|placement| placement.replicas.clone()).unwrap_or_default();
         let seen = fleet.seen(shard, group.leader, &connected, now);
         if losses.look(shard, &group, seen, me, &connected, &order, now) {
-            stand(fleet.inner.clone(), shard, group, Stander::Shard(replica));
+            stand(fleet.inner.clone(), shard, group, replica.raft().clone());
         }
     }
     if let Some(meta) = fleet.meta() {
@@ -163,20 +195,18 @@ fn look(fleet: &Fleet, losses: &mut Losses) {
         let seen = fleet.seen(META, group.leader, &connected, now);
         let order: Vec<u64> = group.voters.iter().copied().collect();
         if losses.look(META, &group, seen, me, &connected, &order, now) {
-            stand(fleet.inner.clone(), META, group, Stander::Meta);
+            stand(fleet.inner.clone(), META, group, meta.raft().clone());
         }
     }
 }
 
-enum Stander {
-    Shard(Arc<RaftReplica>),
-    Meta,
-}
-
-/// Asks the other voters whether they, too, have lost the leader, and stands if so.
-fn stand(inner: Arc<Inner>, shard: ShardId, group: Group, stander: Stander) {
+/// Makes sure that the leader is lost, asks the other voters whether they think so too, and stands if they do.
+fn stand(inner: Arc<Inner>, shard: ShardId, group: Group, raft: Raft<ShardRaft>) {
     let fleet = Fleet { inner };
     tokio::spawn(async move {
+        if !fleet.has_lost(shard).await {
+            return;
+        }
         let others = group.voters.iter().copied().filter(|member| *member != fleet.inner.me && Some(*member) != group.leader);
         let ask = Ask::Lost { shard: shard.0 };
         let answers = join_all(others.map(|member| fleet.ask(member, ask.clone(), LOST_TIME_MAX))).await;
@@ -185,14 +215,8 @@ fn stand(inner: Arc<Inner>, shard: ShardId, group: Group, stander: Stander) {
             return;
         }
         tracing::info!(%shard, lost = ?group.leader, term = group.term, "standing for election");
-        match stander {
-            Stander::Shard(replica) => replica.stand().await,
-            Stander::Meta => {
-                if let Some(meta) = fleet.meta() {
-                    let _ = meta.raft().trigger().elect().await;
-                }
-            }
-        }
+        // A group that has ended elects nobody.
+        let _ = raft.trigger().elect().await;
     });
 }
 
@@ -215,7 +239,7 @@ mod tests {
         let (mut second, mut third) = (Losses::default(), Losses::default());
         let (connected, order) = (BTreeSet::from([2, 3]), [1, 2, 3]);
         let mut stood = Vec::new();
-        for ms in 0..400 {
+        for ms in 0..1_000 {
             if second.look(SHARD, &group(Some(1)), Seen::Gone, 2, &connected, &order, at(ms)) {
                 stood.push((2, ms));
             }
@@ -223,9 +247,21 @@ mod tests {
                 stood.push((3, ms));
             }
         }
-        assert_eq!(stood, [(2, 20), (3, 80), (2, 140), (3, 200), (2, 260), (3, 320), (2, 380)]);
-        assert!(!second.look(SHARD, &group(Some(3)), Seen::Leads, 2, &connected, &order, at(400)), "there is a leader");
-        assert!(!second.look(SHARD, &group(Some(1)), Seen::Gone, 2, &connected, &order, at(401)), "a new loss");
+        assert_eq!(stood[..2], [(2, 20), (3, 80)]);
+        let apart: Vec<u64> = stood[2..].windows(2).map(|pair| pair[1].1 - pair[0].1).collect();
+        assert!(stood.len() < 10 && apart.iter().any(|ms| *ms > 30), "{stood:?}");
+        assert!(!second.look(SHARD, &group(Some(3)), Seen::Leads, 2, &connected, &order, at(1_000)), "there is a leader");
+        assert!(!second.look(SHARD, &group(Some(1)), Seen::Gone, 2, &connected, &order, at(1_001)), "a new loss");
+    }
+
+    #[test]
+    fn who_sees_that_another_stood_waits_for_the_outcome() {
+        let mut losses = Losses::default();
+        let (connected, order) = (BTreeSet::from([2, 3]), [1, 2, 3]);
+        let mut look = |ms, term| losses.look(SHARD, &Group { term, ..group(None) }, Seen::Gone, 3, &connected, &order, at(ms));
+        assert!(!look(0, 1) && !look(70, 2), "the other stood");
+        assert!((71..130).all(|ms| !look(ms, 2)));
+        assert!((130..260).any(|ms| look(ms, 2)));
     }
 
     #[test]

@@ -13,12 +13,12 @@ use super::{Mesh, boot};
 use crate::fleet::Fleet;
 use crate::shard::Shard;
 
-/// New parts wait at most so long for a lead to be handed over; then the old leader goes on.
-const HAND_OVER_TIME_MAX: Duration = Duration::from_millis(1_500);
 /// An heir has so long to have all that the leader has.
 const CATCH_UP_TIME_MAX: Duration = Duration::from_millis(400);
-/// An heir that was told to stand has so long before it is told again.
-const STAND_TIME_MAX: Duration = Duration::from_millis(100);
+/// An heir that was told to stand has so long to lead; then the old leader goes on, if it still does.
+const STAND_TIME_MAX: Duration = Duration::from_millis(700);
+/// The old leader votes for its heir once it has led for longer than this: before, its own lease forbids it.
+const LEAD_TIME_MIN: Duration = Duration::from_millis(1_600);
 
 impl Mesh {
     /// Opens the replica that is placed here. One that cannot be opened is stopped, and says so in its status.
@@ -70,27 +70,23 @@ impl Mesh {
         let Some(fleet) = &self.inner.fleet else { return };
         let Some(Slot::Running(running)) = self.inner.shards.get(shard) else { return };
         let Some(replica) = fleet.local(shard).filter(|replica| replica.leadership().leads) else { return };
+        // It would stand in vain, and both would go without a lead for a while.
+        tokio::time::sleep(LEAD_TIME_MIN.saturating_sub(fleet.led_for(shard))).await;
         running.hold(true);
-        let handed = tokio::time::timeout(HAND_OVER_TIME_MAX, async {
-            let mut metrics = replica.raft().metrics();
-            let has_all = |m: &openraft::RaftMetrics<u64, crate::raft::Peer>| {
-                let has = m.replication.as_ref().and_then(|matched| matched.get(&heir)).and_then(|id| *id).map_or(0, |id| id.index);
-                m.state != ServerState::Leader || m.last_log_index.is_some_and(|last| has >= last)
-            };
-            if tokio::time::timeout(CATCH_UP_TIME_MAX, metrics.wait_for(has_all)).await.is_err() {
-                return false;
-            }
-            loop {
-                fleet.ask_to_stand(heir, shard).await;
-                let gone = metrics.wait_for(|m| m.state != ServerState::Leader || m.current_leader == Some(heir));
-                if tokio::time::timeout(STAND_TIME_MAX, gone).await.is_ok() {
-                    return true;
-                }
-            }
-        })
-        .await;
+        let mut metrics = replica.raft().metrics();
+        let has_all = |m: &openraft::RaftMetrics<u64, crate::raft::Peer>| {
+            let has = m.replication.as_ref().and_then(|matched| matched.get(&heir)).and_then(|id| *id).map_or(0, |id| id.index);
+            m.state != ServerState::Leader || m.last_log_index.is_some_and(|last| has >= last)
+        };
+        let mut handed = false;
+        if tokio::time::timeout(CATCH_UP_TIME_MAX, metrics.wait_for(has_all)).await.is_ok() {
+            // Once: every further try is a higher term, and ends a lead that the one before may have begun.
+            fleet.ask_to_stand(heir, shard).await;
+            let gone = metrics.wait_for(|m| m.current_leader == Some(heir));
+            handed = tokio::time::timeout(STAND_TIME_MAX, gone).await.is_ok();
+        }
         running.hold(false);
-        if handed != Ok(true) {
+        if !handed {
             tracing::info!(%shard, heir, "the lead was not handed over; it is tried again if it is still wanted");
         }
     }

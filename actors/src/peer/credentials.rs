@@ -1,5 +1,6 @@
 //! What a node shows and asks for at every connection of the peer port, whichever side it is on: the cookie, and TLS around it where that is set up.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -13,13 +14,24 @@ use super::transport::Stream;
 pub struct Credentials {
     cookie: String,
     tls: Option<Arc<Tls>>,
+    /// Where connections leave from.
+    source: Option<IpAddr>,
 }
 
 type Made = (Box<dyn Stream>, Agreed);
 
 impl Credentials {
     pub fn new(cookie: String, tls: Option<Arc<Tls>>) -> Self {
-        Self { cookie, tls }
+        Self { cookie, tls, source: None }
+    }
+
+    /// From this address of the host, where it is a certain one.
+    pub fn leaving_from(self, source: IpAddr) -> Self {
+        Self { source: Some(source), ..self }
+    }
+
+    pub fn source(&self) -> Option<IpAddr> {
+        self.source
     }
 
     pub fn cookie(&self) -> &str {

@@ -28,7 +28,7 @@ use super::limits::{CONNECT_TIME_MAX, DIAL_TICK, FRAME_BYTES_MAX, HANDSHAKE_TIME
 use super::registry::Registry;
 use super::rpc::Handler;
 use super::session::Session;
-use super::{BootId, NodeId};
+use super::{BootId, NodeId, source};
 
 /// A frame of the library around one of ours, in bytes.
 const ENVELOPE_BYTES_MAX: u64 = 1 << 10;
@@ -505,7 +505,7 @@ pub async fn dial(
     me: &Hello,
     purpose: Purpose,
 ) -> Result<(Box<dyn Stream>, Agreed), HandshakeError> {
-    let connected = tokio::time::timeout(CONNECT_TIME_MAX, TcpStream::connect(address)).await;
+    let connected = tokio::time::timeout(CONNECT_TIME_MAX, source::connect(address, credentials.source())).await;
     let stream = connected.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the address does not answer"))??;
     stream.set_nodelay(true)?;
     credentials.greet(stream, me, purpose).await

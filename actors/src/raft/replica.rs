@@ -217,6 +217,12 @@ impl RaftReplica {
         self.raft.change_membership(change, retain).await.map(drop).map_err(|e| e.to_string())
     }
 
+    /// Whether a leader wrote or beat within `age`. Asks the group itself: for rare occasions.
+    pub async fn hears_leader(raft: &Raft<ShardRaft>, age: Duration) -> bool {
+        let heard = raft.with_raft_state(|state| state.vote_ref().is_committed().then(|| state.vote_last_modified()).flatten()).await;
+        heard.ok().flatten().is_some_and(|at| at.elapsed() < age)
+    }
+
     /// Stands for election; the leader does nothing.
     pub async fn stand(&self) {
         // A group that has ended elects nobody.

@@ -69,6 +69,15 @@ impl Progress {
         }
     }
 
+    /// A line above the bar.
+    pub fn say(&self, line: &str) {
+        if self.is_terminal {
+            self.bar.println(line);
+        } else {
+            eprintln!("{line}");
+        }
+    }
+
     /// Takes the bar away and tells how long it took.
     pub fn finish(self) -> Duration {
         self.bar.finish_and_clear();

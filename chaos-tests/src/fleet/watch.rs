@@ -1,0 +1,168 @@
+//! Looks at all nodes all the time: which are ready, and who leads which shard. Two leaders of one term are a finding; every change is kept.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use parking_lot::Mutex;
+use rand::Rng;
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::http::Asked;
+use super::node::Life;
+use super::{Findings, Fleet};
+
+const READY_EVERY: Duration = Duration::from_millis(200);
+const LEADERS_EVERY: Duration = Duration::from_millis(500);
+const LOOK_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// A shard was seen with this leader in this term for the first time, at this moment of the run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub at: Duration,
+    pub shard: u64,
+    pub term: u64,
+    pub leader: String,
+}
+
+#[derive(Default)]
+struct Seen {
+    /// Leader by shard and term, over the whole run.
+    terms: BTreeMap<(u64, u64), String>,
+    /// The latest term of each shard and its leader.
+    latest: BTreeMap<u64, (u64, String)>,
+    changes: Vec<Change>,
+}
+
+pub struct Watch {
+    pub shards: u16,
+    fleet: Arc<Fleet>,
+    ready: Vec<AtomicBool>,
+    down: Vec<AtomicBool>,
+    seen: Mutex<Seen>,
+    findings: Findings,
+    began: Instant,
+}
+
+impl Watch {
+    /// `began` is the moment that changes are told from.
+    pub fn new(fleet: Arc<Fleet>, findings: Findings, began: Instant) -> Self {
+        let flags = |on| fleet.nodes.iter().map(|_| AtomicBool::new(on)).collect();
+        let (ready, down, shards) = (flags(true), flags(false), fleet.options.shards);
+        Self { shards, ready, down, seen: Mutex::default(), findings, began, fleet }
+    }
+
+    /// Looks until cancelled.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut tasks = JoinSet::new();
+        for node in 0..self.fleet.nodes.len() {
+            tasks.spawn(self.clone().look(node, READY_EVERY, false));
+            tasks.spawn(self.clone().look(node, LEADERS_EVERY, true));
+        }
+        stop.cancelled().await;
+    }
+
+    async fn look(self: Arc<Self>, node: usize, every: Duration, leaders: bool) {
+        let mut ticks = tokio::time::interval(every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let process = &self.fleet.nodes[node];
+            let is_down = process.life().await == Life::Down;
+            self.down[node].store(is_down, Ordering::Relaxed);
+            if is_down {
+                self.ready[node].store(false, Ordering::Relaxed);
+            } else if leaders {
+                if let Asked::Answered(cluster) = self.fleet.http.ask(process, "/v1/cluster", &[], LOOK_TIME_MAX).await {
+                    self.findings.check(self.see(&cluster).with_context(|| format!("/v1/cluster of {}", process.name)));
+                }
+            } else {
+                let is_ready = tokio::time::timeout(LOOK_TIME_MAX, self.fleet.http.ready(process)).await;
+                self.ready[node].store(matches!(is_ready, Ok(Ok(()))), Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn see(&self, cluster: &Value) -> Result<()> {
+        let mut seen = self.seen.lock();
+        for (shard, term, leader) in leaders(cluster)? {
+            let Some(leader) = leader else { continue };
+            match seen.terms.get(&(shard, term)) {
+                Some(other) if *other != leader => {
+                    anyhow::bail!("shard {shard} has two leaders in term {term}: {other} and {leader}");
+                }
+                Some(_) => continue,
+                None => {}
+            }
+            seen.terms.insert((shard, term), leader.clone());
+            if seen.latest.get(&shard).is_none_or(|(latest, _)| *latest < term) {
+                seen.latest.insert(shard, (term, leader.clone()));
+                seen.changes.push(Change { at: self.began.elapsed(), shard, term, leader });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the node was ready a moment ago.
+    pub fn is_ready(&self, node: usize) -> bool {
+        self.ready[node].load(Ordering::Relaxed)
+    }
+
+    pub fn is_down(&self, node: usize) -> bool {
+        self.down[node].load(Ordering::Relaxed)
+    }
+
+    /// Whether a client that asks `/ready` first would send there. A node that cannot reach some leader is sent to all the same: it may be the only one there is.
+    pub fn takes_requests(&self, node: usize) -> bool {
+        self.is_ready(node) || !self.ready.iter().any(|ready| ready.load(Ordering::Relaxed))
+    }
+
+    /// The preferred node if it is ready, else another one that is; any if none is.
+    pub fn ready_node(&self, preferred: usize, random: &mut impl Rng) -> usize {
+        let nodes = self.fleet.nodes.len();
+        let preferred = preferred % nodes;
+        if self.is_ready(preferred) {
+            return preferred;
+        }
+        let ready: Vec<usize> = (0..nodes).filter(|&node| self.is_ready(node)).collect();
+        if ready.is_empty() { random.random_range(0..nodes) } else { ready[random.random_range(0..ready.len())] }
+    }
+
+    /// The latest leader that was seen of a shard.
+    pub fn leader(&self, shard: u64) -> Option<usize> {
+        let seen = self.seen.lock();
+        self.fleet.number(&seen.latest.get(&shard)?.1)
+    }
+
+    /// Shards that a node leads, as far as was seen.
+    pub fn led_by(&self, node: usize) -> Vec<u64> {
+        let name = &self.fleet.nodes[node].name;
+        self.seen.lock().latest.iter().filter(|(_, (_, leader))| leader == name).map(|(shard, _)| *shard).collect()
+    }
+
+    /// Every change of a leader that was seen.
+    pub fn changes(&self) -> Vec<Change> {
+        self.seen.lock().changes.clone()
+    }
+}
+
+/// Shard, term and leader of every shard of a `/v1/cluster` answer.
+pub fn leaders(cluster: &Value) -> Result<Vec<(u64, u64, Option<String>)>> {
+    let shards = cluster["shards"].as_array().context("shards")?;
+    let read = |shard: &Value| {
+        let number = |name: &str| shard[name].as_u64().with_context(|| format!("{name} of a shard: {shard}"));
+        let leader = match &shard["leader"] {
+            Value::Null => None,
+            Value::String(name) => Some(name.clone()),
+            // A single node says which of its members it is.
+            other => Some(other.to_string()),
+        };
+        Ok((number("shard")?, number("term")?, leader))
+    };
+    shards.iter().map(read).collect()
+}
