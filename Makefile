@@ -3,6 +3,7 @@ SHELL := /bin/bash
 CARGO_TARGET_DIR ?= $(CURDIR)/target
 export CARGO_TARGET_DIR
 RATE ?= 10
+NODES ?= 1
 HTTP ?= 127.0.0.1:7070
 TARGET ?= events
 MINUTES ?= 5
@@ -21,9 +22,9 @@ dashboard: setup ## Build the dashboard (dashboard/dist), which goes into the bi
 	ops/dashboard.sh build
 export TALLYMESH_DASHBOARD = $(shell cat dashboard/dist/.sources 2>/dev/null)
 
-demo: dashboard ## Build, start one node with live sample traffic, print the dashboard's URL
+demo: dashboard ## Build, start a node (NODES=3: a fleet) with live sample traffic, print the dashboard's URL
 	cargo build --release --locked --package tallymesh-node
-	$(CARGO_TARGET_DIR)/release/tallymesh demo --rate $(RATE) --http $(HTTP)
+	$(CARGO_TARGET_DIR)/release/tallymesh demo --nodes $(NODES) --rate $(RATE) --http $(HTTP)
 
 test: setup fmt dashboard lint dashboard-test unit planted dashboard-e2e ## Format check, lints with warnings denied, every test
 
