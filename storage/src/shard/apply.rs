@@ -122,7 +122,7 @@ impl ShardState {
 
     /// Checks a part, then interns its dictionary: once for all its events.
     fn open_part<'a>(&mut self, part: &'a [u8]) -> Result<(&'a ArchivedShardBatch, PartKeys), PartError> {
-        let batch = batch::check(part)?;
+        let batch = batch::check_but_keys(part)?;
         let made_with = batch.definitions_version.to_native();
         if made_with < self.settings.definitions_version {
             return Err(PartError::StaleDefinitions { batch: made_with, shard: self.settings.definitions_version });
@@ -139,13 +139,25 @@ impl ShardState {
             }
         }
         let mut keys = PartKeys { ids: Vec::with_capacity(batch.key_hashes.len()), others: Vec::new() };
+        // A key that is known byte for byte was checked when it was new. None is added before all have been looked at.
+        let mut unknown = Vec::new();
         for (i, hash) in batch.key_hashes.iter().enumerate() {
-            let admitted = self.keys.admit(hash.to_native(), batch.key(i), self.settings.cardinality.as_ref());
+            keys.ids.push(match self.keys.find(hash.to_native(), batch.key(i)) {
+                Some(id) => id,
+                None => {
+                    batch.check_key(i)?;
+                    unknown.push(i);
+                    KeyId::MAX
+                }
+            });
+        }
+        for i in unknown {
+            let admitted = self.keys.admit(batch.key_hashes[i].to_native(), batch.key(i), self.settings.cardinality.as_ref());
             let admitted = admitted.ok_or(PartError::TooManyKeys)?;
             if let Admitted::Other(id) = admitted {
                 keys.others.push((i as u32, id));
             }
-            keys.ids.push(admitted.id());
+            keys.ids[i] = admitted.id();
         }
         Ok((batch, keys))
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::format::{self, Kind, Place, RecordHead, record_bytes};
 use super::on_disk::GroupOnDisk;
@@ -120,6 +121,10 @@ impl WalWriter {
 
     pub(super) fn wait(&self) -> Work {
         self.shared.wait(MARK_AFTER_IDLE)
+    }
+
+    pub(super) fn gather(&self, longest: Duration) {
+        self.shared.gather(longest);
     }
 
     fn fail(&mut self, error: &StorageError, batch: Vec<Request>) {
