@@ -18,6 +18,9 @@ use super::{CommandOutcome, LogId, oneshot};
 /// Whose task this is: a node's number in a simulation. What a task spawns has the scope of the task.
 pub type Scope = u64;
 
+/// Whether tasks of a scope run now; if not, whom to wake when they do.
+pub type MayRun = Box<dyn Fn(Scope, &Waker) -> bool>;
+
 /// What a simulation hangs into the runtime of its thread. They are called one at a time and must not spawn.
 pub struct Hooks {
     /// Told of every task that is spawned on this thread.
@@ -27,7 +30,7 @@ pub struct Hooks {
     /// How long blocking work takes, asked before and after it.
     pub pause: Box<dyn FnMut(Scope) -> Duration>,
     /// Asked before a task runs; one that may not waits until its waker is used.
-    pub may_run: Box<dyn Fn(Scope, &Waker) -> bool>,
+    pub may_run: MayRun,
     /// Told of every change of a state.
     pub changed: Box<dyn FnMut(Scope, StateChange<'_>)>,
 }
@@ -208,7 +211,9 @@ mod tests {
 
     use super::*;
 
-    fn hooks(next: Rc<Cell<u64>>) -> (Hooks, Rc<RefCell<Vec<(Scope, tokio::task::AbortHandle)>>>) {
+    type Spawned = Rc<RefCell<Vec<(Scope, tokio::task::AbortHandle)>>>;
+
+    fn hooks(next: Rc<Cell<u64>>) -> (Hooks, Spawned) {
         let tasks = Rc::new(RefCell::new(Vec::new()));
         let seen = tasks.clone();
         let hooks = Hooks {
@@ -217,7 +222,7 @@ mod tests {
                 next.set(next.get() + 1);
                 next.get() + scope
             }),
-            pause: Box::new(|scope| Duration::from_secs(scope)),
+            pause: Box::new(Duration::from_secs),
             may_run: Box::new(|scope, _| scope != 13),
             changed: Box::new(|_, _| {}),
         };

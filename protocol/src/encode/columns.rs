@@ -25,6 +25,7 @@ pub(super) struct ShardColumns {
 
 thread_local! {
     /// Columns that were encoded, empty: one request after the other needs as many, and as large ones.
+    #[expect(clippy::vec_box, reason = "they come and go in their boxes: what is moved is a pointer")]
     static SPARE: RefCell<Vec<Box<ShardColumns>>> = const { RefCell::new(Vec::new()) };
 }
 
