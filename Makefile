@@ -7,7 +7,6 @@ NODES ?= 1
 HTTP ?= 127.0.0.1:7070
 TARGET ?= events
 MINUTES ?= 5
-NODES ?= 3
 
 .PHONY: help demo test fmt lint unit api-fuzz build dashboard dashboard-test dashboard-e2e deny fuzz fuzz-merge setup oracle flights-year chaos clean-demo sim planted
 
@@ -24,7 +23,7 @@ export TALLYMESH_DASHBOARD = $(shell cat dashboard/dist/.sources 2>/dev/null)
 
 demo: dashboard ## Build, start a node (NODES=3: a fleet) with live sample traffic, print the dashboard's URL
 	cargo build --release --locked --package tallymesh-node
-	$(CARGO_TARGET_DIR)/release/tallymesh demo --nodes $(NODES) --rate $(RATE) --http $(HTTP)
+	$(CARGO_TARGET_DIR)/release/tallymesh demo --nodes $(or $(NODES),1) --rate $(RATE) --http $(HTTP)
 
 test: setup fmt dashboard lint dashboard-test unit planted dashboard-e2e ## Format check, lints with warnings denied, every test
 
@@ -60,7 +59,7 @@ oracle: ## Random nodes against a plain count: make oracle WORLDS=1000 (SEED=7 W
 
 chaos: build ## A fleet under faults for minutes, then the machine's own faults as root: make chaos MINUTES=30 SEED=7 NODES=3
 	@ops/setup.sh --chaos
-	$(CARGO_TARGET_DIR)/release/tallymesh chaos --minutes $(MINUTES) --nodes $(NODES) $(if $(SEED),--seed $(SEED))
+	$(CARGO_TARGET_DIR)/release/tallymesh chaos --minutes $(MINUTES) --nodes $(or $(NODES),3) $(if $(SEED),--seed $(SEED))
 	TALLYMESH_BIN=$(CARGO_TARGET_DIR)/release/tallymesh \
 		cargo test --locked --package tallymesh-chaos-tests --test machine -- --ignored --nocapture --test-threads=1
 

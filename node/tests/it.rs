@@ -8,6 +8,7 @@ mod http {
     mod cardinality;
     mod clients;
     mod dead_letters;
+    mod definitions;
     mod demo;
     mod formats;
     pub(crate) mod harness;

@@ -161,6 +161,7 @@ impl Node {
                 snapshots,
                 stop,
                 clock: clock.clone(),
+                clock_offset: Default::default(),
                 queue_bytes_max: QUEUE_BYTES_MAX,
             };
             let (owner, actor) = Shard::spawn(parts).await?;
