@@ -76,7 +76,7 @@ pub enum Effect {
         name: String,
         nodes: [NodeId; 2],
     },
-    /// Two living processes have one id: a data directory was copied. The later one counts.
+    /// Two living processes have one id: a data directory was copied. The one that was known counts; if none was, the later one.
     SameNode {
         node: NodeId,
         at: [String; 2],
@@ -158,7 +158,10 @@ impl View {
                     if other.peer != info.peer {
                         doubled.insert(info.node, [other.peer.clone(), info.peer.clone()]);
                     }
-                    if other.boot < info.boot {
+                    // Of two places the one that is known counts, as long as it lives.
+                    let known = self.nodes.get(&info.node).filter(|node| node.alive && other.peer != info.peer);
+                    let counts = known.map_or(other.boot < info.boot, |known| known.info.boot == info.boot);
+                    if counts {
                         newest.insert(info.node, info.clone());
                     }
                 }

@@ -6,6 +6,7 @@ use std::sync::{OnceLock, Weak};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use tallymesh_protocol::error::{ErrorCode, Problem};
 use tallymesh_protocol::hash::ShardId;
 use tokio::time::Instant;
 
@@ -14,7 +15,7 @@ use super::meta::MetaCommand;
 use super::{ASK_TIME_MAX, Fleet, Inner};
 use crate::founding::Founder;
 use crate::founding::driver::Gate;
-use crate::mesh::Mesh;
+use crate::mesh::{Mesh, ShardAnswer};
 use crate::peer::{Handler, Refusal, RefusalCode, Request, RpcKind};
 use crate::replicator::{Replicator, ReplicatorError};
 
@@ -72,8 +73,14 @@ impl Fleet {
                 let query =
                     tallymesh_protocol::wire::decode_query(&query).map_err(|e| Refusal::new(RefusalCode::Invalid, e.to_string()))?;
                 let as_follower = request.kind == RpcKind::FollowerQuery;
-                let answers = self.mesh()?.query_here(&shards, query.into(), left(request.deadline), as_follower).await;
-                tallymesh_protocol::wire::encode_answers(&answers.answers).map_err(failed)
+                let answers = self.mesh()?.query_here(&shards, query.into(), left(request.deadline), as_follower).await.answers;
+                let encode = |answers: &[(ShardId, ShardAnswer)]| tallymesh_protocol::wire::encode_answers(answers);
+                encode(&answers).or_else(|error| {
+                    // What does not fit into a message does not fit into an answer either.
+                    let detail = format!("the answer is too large to be sent between nodes ({error}): ask for a shorter range, a coarser step or fewer groups");
+                    let problem = Problem::new(ErrorCode::TooManyCells, detail);
+                    encode(&answers.iter().map(|(shard, _)| (*shard, Err(problem.clone()))).collect::<Vec<_>>())
+                }).map_err(failed)
             }
             RpcKind::ReadIndex => {
                 let replica = self.replica(request.shard).ok_or_else(|| failed("there is no such replica here"))?;

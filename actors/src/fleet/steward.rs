@@ -49,7 +49,15 @@ pub fn next_step(group: &Group, placement: &Placement, me: u64, ready: &BTreeSet
         // Whoever was to be added is among the voters already; who is to go and leads goes last.
         return Todo::Finish(wanted.iter().copied().filter(|member| group.voters.contains(member)).chain([me]).collect());
     }
-    let caught_up = |member: &u64| group.matched.get(member).is_some_and(|matched| matched + LEARNER_LAG_MAX >= group.last_log_index);
+    let near = |member: &u64, lag: u64| group.matched.get(member).is_some_and(|matched| matched + lag >= group.last_log_index);
+    let may_lead = |member: &u64| *member != me && group.voters.contains(member) && ready.contains(member) && near(member, HEIR_LAG_MAX);
+    // One that is not placed here hands over before the group grows: an heir needs its vote and a majority.
+    if !wanted.contains(&me)
+        && let Some(heir) = placement.replicas.iter().copied().find(|member| may_lead(member))
+    {
+        return Todo::HandOver(heir);
+    }
+    let caught_up = |member: &u64| near(member, LEARNER_LAG_MAX);
     let missing: Vec<u64> = wanted.iter().copied().filter(|member| !group.voters.contains(member)).collect();
     if let Some(new) = missing.iter().find(|member| !group.learners.contains(member)) {
         return Todo::AddLearner(*new);
@@ -69,15 +77,11 @@ pub fn next_step(group: &Group, placement: &Placement, me: u64, ready: &BTreeSet
     if let Some(left) = group.learners.iter().find(|member| !wanted.contains(member)) {
         return Todo::RemoveLearner(*left);
     }
-    let near = |member: &u64| group.matched.get(member).is_some_and(|matched| matched + HEIR_LAG_MAX >= group.last_log_index);
-    let may_lead = |member: &&u64| **member != me && group.voters.contains(member) && ready.contains(member) && near(member);
-    let first = placement.replicas.first();
-    if first == Some(&me) {
-        return Todo::Nothing;
+    // One that is placed here hands over to the first only; one that is not waits until somebody can take over.
+    match placement.replicas.first().copied() {
+        Some(first) if first != me && wanted.contains(&me) && may_lead(&first) => Todo::HandOver(first),
+        _ => Todo::Nothing,
     }
-    // One that is not placed here hands over to whoever is; one that is, only to the first.
-    let heir = if wanted.contains(&me) { first.filter(may_lead) } else { placement.replicas.iter().find(may_lead) };
-    heir.map_or(Todo::Nothing, |heir| Todo::HandOver(*heir))
 }
 
 /// Since when members have been there without a break.
@@ -272,15 +276,25 @@ mod tests {
     }
 
     #[test]
-    fn leader_that_goes_hands_over_when_its_successor_votes() {
+    fn leader_that_goes_hands_over_before_the_group_grows() {
         let (placement, ready) = (placed(&[4, 2, 3]), set(&[2, 3, 4]));
-        let next = |group: &Group| next_step(group, &placement, 1, &ready);
-        assert_eq!(next(&group(&[1, 2, 3], &[4], &[(4, 1_000)])), Todo::Voters(set(&[1, 2, 3, 4])), "it does not remove itself");
-        let all = [(2, 1_000), (3, 1_000), (4, 1_000)];
-        assert_eq!(next(&group(&[1, 2, 3, 4], &[], &all)), Todo::HandOver(4));
-        assert_eq!(next(&group(&[1, 2, 3, 4], &[], &[(2, 1_000), (4, 10)])), Todo::HandOver(2), "whoever is near");
-        let successor = Group { leader: Some(4), ..group(&[1, 2, 3, 4], &[], &[]) };
-        assert_eq!(next_step(&successor, &placement, 4, &ready), Todo::Voters(set(&[2, 3, 4])));
+        let near = [(2, 1_000), (3, 1_000)];
+        assert_eq!(next_step(&group(&[1, 2, 3], &[], &near), &placement, 1, &ready), Todo::HandOver(2));
+        let successor = |voters: &[u64], learners: &[u64]| Group { leader: Some(2), ..group(voters, learners, &[(3, 1_000), (4, 1_000)]) };
+        assert_eq!(next_step(&successor(&[1, 2, 3], &[]), &placement, 2, &ready), Todo::AddLearner(4));
+        assert_eq!(next_step(&successor(&[1, 2, 3], &[4]), &placement, 2, &ready), Todo::Voters(set(&[2, 3, 4])));
+        assert_eq!(next_step(&successor(&[2, 3, 4], &[]), &placement, 2, &ready), Todo::HandOver(4));
+    }
+
+    #[test]
+    fn only_copy_moves_by_way_of_two() {
+        let (placement, ready) = (placed(&[2]), set(&[2]));
+        assert_eq!(next_step(&group(&[1], &[], &[]), &placement, 1, &ready), Todo::AddLearner(2));
+        assert_eq!(next_step(&group(&[1], &[2], &[(2, 1_000)]), &placement, 1, &ready), Todo::Voters(set(&[1, 2])), "it does not remove itself");
+        assert_eq!(next_step(&group(&[1, 2], &[], &[(2, 1_000)]), &placement, 1, &ready), Todo::HandOver(2));
+        assert_eq!(next_step(&group(&[1, 2], &[], &[(2, 10)]), &placement, 1, &ready), Todo::Nothing, "it lags");
+        let successor = Group { leader: Some(2), ..group(&[1, 2], &[], &[]) };
+        assert_eq!(next_step(&successor, &placement, 2, &ready), Todo::Voters(set(&[2])));
     }
 
     #[test]

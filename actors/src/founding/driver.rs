@@ -213,7 +213,13 @@ fn met(peers: &Peers) -> Vec<Input> {
 fn ask(calls: &mut JoinSet<Option<Input>>, peers: &Peers, to: &To, message: Message) -> Result<(), Refusal> {
     let node = match to {
         To::Node(node) => Some(*node),
-        To::Address(address) => peers.watch().borrow().at.get(address).copied(),
+        // Where this node dialled it, or, if it came by itself, where it says that it is.
+        To::Address(address) => {
+            let table = peers.watch();
+            let table = table.borrow();
+            let came = || table.connected.values().find(|hello| hello.address == *address).map(|hello| hello.node);
+            table.at.get(address).copied().or_else(came)
+        }
     };
     let Some(node) = node.filter(|node| *node != peers.me().node) else { return Ok(()) };
     let rpc = Rpc { kind: RpcKind::Founding, shard: ShardId(0), lane: Lane::Normal, body: to_bytes(message)? };

@@ -22,7 +22,7 @@ const GOSSIP_INTERVAL: Duration = Duration::from_millis(100);
 const INTERVAL_MAX: Duration = Duration::from_secs(2);
 /// What the detector assumes before it has seen anything: without it a new node counts as alive for many seconds.
 const INTERVAL_ASSUMED: Duration = Duration::from_millis(200);
-const PHI_THRESHOLD: f64 = 8.0;
+const PHI_THRESHOLD: f64 = 12.0;
 const SAMPLES: usize = 100;
 /// A dead node's gossip is kept this long; then the addresses of members come from where members are kept.
 const DEAD_NODE_GRACE: Duration = Duration::from_secs(600);

@@ -64,16 +64,12 @@ pub async fn start(options: MeshOptions, blocking: Blocking, lock: Option<DirLoc
 
 /// The same with other nodes; waits until it belongs to a cluster.
 pub async fn start_fleet(
-    mut options: MeshOptions,
+    options: MeshOptions,
     fleet: FleetOptions,
     lock: Option<DirLock>,
     waiting: &watch::Sender<String>,
 ) -> Result<Mesh, StartError> {
     let known = ClusterFile::read(&*options.disk, &options.data_dir)?;
-    if let Some(known) = &known {
-        // It is the cluster's; a node that joins need not be told.
-        options.shards = known.shards;
-    }
     check(&options)?;
     let definitions = DefinitionSet::compile(options.settings.definitions_version, options.settings.definitions.clone())
         .map_err(|e| StartError::Invalid(e.to_string()))?;
@@ -87,7 +83,15 @@ pub async fn start_fleet(
         }
     };
     let state = fleet.state();
-    options.shards = state.placement.len() as u16;
+    let shards = state.placement.len() as u16;
+    if shards != options.shards {
+        fleet.shutdown().await;
+        log.close(Blocking::Threads).await;
+        return Err(StartError::Invalid(format!(
+            "shards = {}, but the cluster was made with {shards}: the number of shards is fixed when a cluster is made; set cluster.shards = {shards}",
+            options.shards
+        )));
+    }
     if known.is_none() {
         let file = ClusterFile { cluster_id: state.cluster_id.clone(), ..ClusterFile::new(options.shards) };
         if let Err(error) = file.write(&*options.disk, &options.data_dir) {

@@ -99,8 +99,12 @@ impl Mesh {
             Ok(Err(error)) => all(&Problem::new(ErrorCode::Internal, format!("an answer of another node does not read: {error}"))),
             Ok(Ok(answers)) => {
                 let found = |shard: &ShardId| answers.iter().find(|(answered, _)| answered == shard).map(|(_, answer)| answer.clone());
+                let fitting = |answer: ShardAnswer| match answer {
+                    Ok(answer) if !answer.fits(query) => Err(Problem::new(ErrorCode::Internal, "another node answered something else than was asked")),
+                    other => other,
+                };
                 let none = || Err(Problem::new(ErrorCode::ShardUnavailable, "the node that leads the shard left it out of its answer"));
-                shards.iter().map(|shard| (*shard, found(shard).unwrap_or_else(none))).collect()
+                shards.iter().map(|shard| (*shard, found(shard).map_or_else(none, fitting))).collect()
             }
         }
     }

@@ -44,6 +44,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for S {}
 struct Connected {
     stream: Box<dyn Stream>,
     agreed: Agreed,
+    /// The cluster that this node said it belongs to.
+    as_member_of: Option<String>,
 }
 
 impl ClusterBidiStream for Connected {
@@ -308,7 +310,9 @@ impl Running {
             let (events, credentials, me) = (self.events.clone(), self.start.credentials.clone(), self.start.me.read().clone());
             self.tasks.spawn(async move {
                 let result = dial(&address, &credentials, &me, Purpose::Session).await;
-                let _ = events.send(Event::Dialled { address, result: result.map(|(stream, agreed)| Connected { stream, agreed }) });
+                let as_member_of = me.cluster_id;
+                let result = result.map(|(stream, agreed)| Connected { stream, agreed, as_member_of });
+                let _ = events.send(Event::Dialled { address, result });
             });
         }
     }
@@ -333,7 +337,7 @@ impl Running {
             drop(door);
             match result {
                 Ok((stream, agreed)) if agreed.purpose == Purpose::Session => {
-                    let connected = Connected { stream, agreed };
+                    let connected = Connected { stream, agreed, as_member_of: me.cluster_id };
                     let _ = events.send(Event::Connected { connected, is_server: true });
                 }
                 Ok((stream, agreed)) => {
@@ -362,6 +366,8 @@ impl Running {
     fn dialled(&mut self, address: String, result: Result<Connected, HandshakeError>) {
         let now = self.now();
         let outcome = match result {
+            // It ends, and the next one says it right.
+            Ok(connected) if self.is_outdated(&connected) => Dialled::Failed,
             Ok(connected) => {
                 let peer = &connected.agreed.peer;
                 let node = peer.node;
@@ -407,10 +413,24 @@ impl Running {
         self.dialer.dialled(&address, outcome, now);
     }
 
+    /// Whether this node has found its cluster since it said who it is: the peer would take it for a stranger as long as the connection lasts.
+    fn is_outdated(&self, connected: &Connected) -> bool {
+        connected.as_member_of != self.start.me.read().cluster_id
+    }
+
     /// Gives a connection to the library. A peer that dials has no session: one that is there is stale, and goes first.
     fn hand_over(&mut self, connected: Connected, is_server: bool) {
+        if self.is_outdated(&connected) {
+            return;
+        }
         let peer = connected.agreed.peer.clone();
         if let Some(stale) = self.start.registry.session(peer.node) {
+            if stale.peer.boot != peer.boot && stale.peer.address != peer.address {
+                // A copied data directory, or a node that moved: which of the two is known when the former is silent. Until then it counts.
+                let reason = format!("node {} ({}) is connected from {} already", peer.node, stale.peer.name, stale.peer.address);
+                self.not_accepted(IpAddr::V4(Ipv4Addr::UNSPECIFIED), reason);
+                return;
+            }
             self.forget(stale.connection, "replaced");
             let (events, actor) = (self.events.clone(), self.open.get(&stale.connection).and_then(|open| open.actor.clone()));
             self.tasks.spawn(async move {

@@ -90,7 +90,8 @@ fn impossible_values_are_refused_with_the_key_and_the_way_out() {
     for (assignment, key, hint) in [
         ("cluster.shards=0", "cluster.shards", "1 to 1024"),
         ("cluster.replication=3", "cluster.replication", "1 founders"),
-        ("cluster.founders=[\"a:1\",\"b:1\",\"c:1\"]", "cluster.founders", "leave it empty"),
+        ("cluster.founders=[\"a:1\",\"b:1\",\"c:1\"]", "peer.addr", "--peer"),
+        ("cluster.lost_after=1s", "cluster.lost_after", "10s"),
         ("http.addr=nowhere", "http.addr", "127.0.0.1:7070"),
         ("peer.addr=nowhere", "peer.addr", "10.0.0.1:7071"),
         ("peer.addr=127.0.0.1:1", "peer.cookie_file", "openssl rand"),

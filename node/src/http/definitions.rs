@@ -67,7 +67,7 @@ async fn add(State(app): State<AppState>, body: Body) -> Result<Json<Definitions
 }
 
 /// Remove a defined metric
-#[utoipa::path(delete, path = "/v1/definitions/{name}", operation_id = "remove_definition", tag = "catalogue", params(("name" = String, Path)),
+#[utoipa::path(delete, path = "/v1/definitions/{name}", operation_id = "remove_definition", tag = "catalogue", params(("name" = String, Path, description = "Name of a defined metric.")),
     responses((status = 200, description = "Those that are left.", body = Definitions), ChangeProblems))]
 async fn remove(State(app): State<AppState>, Path(name): Path<String>) -> Result<Json<Definitions>, HttpProblem> {
     let mut wanted = current(&app);

@@ -166,8 +166,7 @@ mod tests {
     #[test]
     fn fleet_in_order_is_drawn_in_columns() {
         let text = picture(&fleet(None, None), Paint::NONE);
-        let expected = "\
-  demo   3 nodes, 4 shards, 3 copies of each   seen by n1
+        let expected = "\x20 demo   3 nodes, 4 shards, 3 copies of each   seen by n1
 
     NODE   STATE    SINCE   LEADS   SHARDS   LAG   VERSION   HTTP
   ● n1     active   1 min       2        4     0   0.1.0     127.0.0.1:7070

@@ -43,7 +43,11 @@ impl Contract {
             response.headers().get("content-type").map(|v| v.to_str().expect("text").split(';').next().expect("a first part").to_owned());
         let headers = response.headers().clone();
         let route = path.split('?').next().expect("a path");
-        let route = if route.starts_with("/v1/named/") { "/v1/named/{query}" } else { route };
+        let route = match route {
+            _ if route.starts_with("/v1/named/") => "/v1/named/{query}",
+            _ if route.starts_with("/v1/definitions/") => "/v1/definitions/{name}",
+            other => other,
+        };
         let operation = &self.document["paths"][route][method.as_str().to_lowercase()];
         let told = || format!("{method} {path} {body:?} -> {status} {media_type:?}");
         let documented = &operation["responses"][status.to_string()];
