@@ -28,7 +28,8 @@ impl Demo {
         let said = BufReader::new(child.stderr.take().expect("piped"));
         let mut demo = Self { child, said, pids: Vec::new() };
         while demo.pids.len() < nodes {
-            demo.pids.extend(pid_in(&demo.line()));
+            let line = demo.line();
+            demo.pids.extend(pid_in(&line));
         }
         demo
     }
