@@ -46,7 +46,7 @@ pub struct StatusArgs {
 }
 
 /// What happened lately, at most.
-const CHANGES_SHOWN: usize = 10;
+const CHANGES_SHOWN: usize = 14;
 /// Another node is asked when one has not answered by then. It asks the others itself, and waits some time for those that are silent.
 const ASK_TIME_MAX: Duration = Duration::from_secs(5);
 /// That an answer is waited for is shown from then on.
