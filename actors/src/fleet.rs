@@ -12,7 +12,7 @@ pub mod plan;
 mod settle;
 pub(crate) mod start;
 mod steward;
-mod watch;
+pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

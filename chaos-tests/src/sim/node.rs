@@ -152,8 +152,8 @@ impl Node {
             let raft =
                 if plan.keeps_entries { RaftReplica::join_fleet(open, networks).await } else { RaftReplica::join(open, networks).await };
             let raft = Arc::new(raft.map_err(|e| e.to_string())?);
-            // A fleet's guard alone says who stands; here chance does, and openraft's own time-outs besides.
-            raft.raft().runtime_config().elect(true);
+            // Who stands is the guard's to say, as in every fleet.
+            raft.raft().runtime_config().elect(false);
             self.watch(world, shard, &raft);
             server.add(shard, raft.raft().clone());
             let parts = ShardParts {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use parking_lot::Mutex;
+use tallymesh_actors::fleet::watch::{Losses, Seen};
 use tallymesh_actors::raft::runtime::scoped;
 use tallymesh_actors::raft::{Peer, RaftReplica};
 use tallymesh_actors::replicator::Replicator;
@@ -16,7 +17,7 @@ use tallymesh_storage::disk::{PowerCut, Unsynced};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::events::settings;
-use super::node::{End, Node};
+use super::node::{End, Node, Running};
 use super::random::Random;
 use super::world::{OUTSIDE, World};
 
@@ -151,29 +152,47 @@ async fn configure(world: &Arc<World>, shard: ShardId) {
     }
 }
 
-/// Has followers that have lost their leader stand for election, one after the other, as the product's guard does: openraft draws its election time-out once,
-/// and two candidates with the same one would split the votes for ever.
+/// How `node` sees the leader that its replica knows.
+fn seen(world: &World, node: u64, shard: ShardId, leader: Option<u64>) -> Seen {
+    let Some(leader) = leader else { return Seen::Gone };
+    let is_reached = world.net.passes(node, leader) && world.net.passes(leader, node);
+    let running = world.node(leader).and_then(|node| node.running()).filter(|_| is_reached);
+    let leads = |running: &Running| running.replicas.get(&shard).is_some_and(|replica| replica.raft.group().leads);
+    match running {
+        _ if leader == node => Seen::Leads,
+        None => Seen::Gone,
+        Some(running) if leads(&running) => Seen::Leads,
+        Some(_) => Seen::Mute,
+    }
+}
+
+/// Has followers that have lost their leader stand for election, by the product's own rule ([`Losses`]): openraft's elections are off, as they are in a fleet.
 async fn guard(world: Arc<World>) {
-    let patience = if world.plan.keeps_entries { Duration::from_millis(20) } else { Duration::from_secs(4) };
-    let mut losses: BTreeMap<(u64, ShardId), (Instant, u32)> = BTreeMap::new();
+    let mut losses: BTreeMap<u64, Losses> = BTreeMap::new();
     loop {
         sleep(Duration::from_millis(40)).await;
         let nodes = world.all_nodes();
         for node in nodes.iter().filter(|node| !world.is_held(node.id)) {
             let Some(running) = node.running() else { continue };
+            let reaches = |other: u64| world.net.passes(node.id, other) && world.net.passes(other, node.id);
+            let is_there = |other: &u64| world.node(*other).is_some_and(|other| other.running().is_some()) && reaches(*other);
             for (shard, replica) in running.replicas.iter() {
                 let group = replica.raft.group();
-                let reaches = |other: u64| world.net.passes(node.id, other) && world.net.passes(other, node.id);
-                let is_there = |other: u64| world.node(other).is_some_and(|other| other.running().is_some()) && reaches(other);
-                if group.leads || group.leader.is_some_and(is_there) || !group.voters.contains(&node.id) {
-                    losses.remove(&(node.id, *shard));
+                let connected: BTreeSet<u64> = group.voters.iter().copied().filter(|id| *id == node.id || is_there(id)).collect();
+                let order: Vec<u64> = group.voters.iter().copied().collect();
+                let its = losses.entry(node.id).or_default();
+                let sees = seen(&world, node.id, *shard, group.leader);
+                if !its.look(*shard, &group, sees, node.id, &connected, &order, world.now()) {
                     continue;
                 }
-                let heirs: Vec<u64> = group.voters.iter().copied().filter(|id| *id == node.id || is_there(*id)).collect();
-                let rank = heirs.iter().position(|id| *id == node.id).unwrap_or(0) as u32;
-                let (since, attempts) = losses.entry((node.id, *shard)).or_insert((Instant::now(), 0));
-                if Instant::now() >= *since + patience + Duration::from_millis(60) * (rank + *attempts * heirs.len() as u32) {
-                    *attempts += 1;
+                // The others have to think so too.
+                let agrees = |other: &&u64| {
+                    let running = world.node(**other).and_then(|other| other.running());
+                    let known = running.and_then(|running| running.replicas.get(shard).map(|replica| replica.raft.group()));
+                    known.is_none_or(|group| !group.leads && seen(&world, **other, *shard, group.leader) != Seen::Leads)
+                };
+                let others = connected.iter().filter(|other| **other != node.id && Some(**other) != group.leader);
+                if 2 * (1 + others.filter(agrees).count()) > group.voters.len() {
                     scoped(node.id, replica.raft.stand()).await;
                 }
             }

