@@ -143,7 +143,8 @@ async fn step(fleet: &Fleet, state: &MetaState, shard: ShardId, replica: &Arc<Ra
         Todo::RemoveLearner(member) => Some((ChangeMembers::RemoveNodes(BTreeSet::from([member])), true)),
         Todo::HandOver(heir) => {
             if fleet.led_for(shard) >= HAND_OVER_AFTER
-                && let Ok(mesh) = fleet.mesh_here() {
+                && let Ok(mesh) = fleet.mesh_here()
+            {
                 mesh.hand_over(shard, heir).await;
             }
             None
