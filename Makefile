@@ -8,7 +8,7 @@ TARGET ?= events
 MINUTES ?= 5
 NODES ?= 3
 
-.PHONY: help demo test fmt lint unit api-fuzz build dashboard dashboard-test dashboard-e2e deny fuzz fuzz-merge setup oracle flights-year chaos clean-demo
+.PHONY: help demo test fmt lint unit api-fuzz build dashboard dashboard-test dashboard-e2e deny fuzz fuzz-merge setup oracle flights-year chaos chaos-figures clean-demo
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -62,6 +62,10 @@ chaos: build ## A fleet under faults for minutes, then the machine's own faults 
 	$(CARGO_TARGET_DIR)/release/tallymesh chaos --minutes $(MINUTES) --nodes $(NODES) $(if $(SEED),--seed $(SEED))
 	TALLYMESH_BIN=$(CARGO_TARGET_DIR)/release/tallymesh \
 		cargo test --locked --package tallymesh-chaos-tests --test machine -- --ignored --nocapture --test-threads=1
+
+chaos-figures: build ## Failover figures; the machine must do nothing else: make chaos-figures TIMES=60
+	TALLYMESH_BIN=$(CARGO_TARGET_DIR)/release/tallymesh $(if $(TIMES),TALLYMESH_CHAOS_TIMES=$(TIMES)) \
+		cargo test --locked --package tallymesh-chaos-tests --test fleet figures -- --ignored --nocapture --test-threads=1
 
 fuzz: ## One fuzz target for minutes of CPU time: make fuzz TARGET=events|queries|batches|segments MINUTES=5
 	ops/fuzz/run.sh $(TARGET) $(MINUTES)

@@ -259,6 +259,7 @@ fn report(load: &Load, options: &CampaignOptions, faults: &[Fault], verdict: Ver
         writes: material.requests(|what| what != What::Read),
         reads: material.requests(is_read),
         resent_at_end,
+        own_duplicates: load.ledger.own_duplicates(),
         verdict,
         faults: material.by_kind(),
         read_ms_during_faults: material.times(is_read, true),

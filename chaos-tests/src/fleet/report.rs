@@ -27,6 +27,8 @@ pub struct Report {
     pub reads: Requests,
     /// Batches that no ack had settled when the faults were over.
     pub resent_at_end: usize,
+    /// Acks that call events duplicates which no other ack counted: the node itself had tried twice.
+    pub own_duplicates: u64,
     pub verdict: Verdict,
     /// By kind of fault.
     pub faults: BTreeMap<Kind, OfKind>,
@@ -170,7 +172,11 @@ impl fmt::Display for Report {
             let Requests { ok, flagged, refused, unknown } = requests;
             writeln!(f, "{name:<11} {ok} ok, {flagged} flagged, {refused} refused, {unknown} without an answer")?;
         }
-        writeln!(f, "at the end  {} batches sent again", self.resent_at_end)?;
+        writeln!(
+            f,
+            "at the end  {} batches sent again; {} acks took a node's own second try for a duplicate",
+            self.resent_at_end, self.own_duplicates
+        )?;
         let quiet = |times: Times| format!("p50 {} p99 {} max {} ms", times.p50, times.p99, times.max);
         writeln!(
             f,
