@@ -3,12 +3,12 @@ SHELL := /bin/bash
 CARGO_TARGET_DIR ?= $(CURDIR)/target
 export CARGO_TARGET_DIR
 RATE ?= 10
+NODES ?= 1
 HTTP ?= 127.0.0.1:7070
 TARGET ?= events
 MINUTES ?= 5
-NODES ?= 3
 
-.PHONY: help demo test fmt lint unit api-fuzz build dashboard dashboard-test dashboard-e2e deny fuzz fuzz-merge setup oracle flights-year chaos chaos-figures clean-demo
+.PHONY: help demo test fmt lint unit api-fuzz build dashboard dashboard-test dashboard-e2e deny fuzz fuzz-merge setup oracle flights-year chaos chaos-figures clean-demo sim planted
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -21,11 +21,11 @@ dashboard: setup ## Build the dashboard (dashboard/dist), which goes into the bi
 	ops/dashboard.sh build
 export TALLYMESH_DASHBOARD = $(shell cat dashboard/dist/.sources 2>/dev/null)
 
-demo: dashboard ## Build, start one node with live sample traffic, print the dashboard's URL
+demo: dashboard ## Build, start a node (NODES=3: a fleet) with live sample traffic, print the dashboard's URL
 	cargo build --release --locked --package tallymesh-node
-	$(CARGO_TARGET_DIR)/release/tallymesh demo --rate $(RATE) --http $(HTTP)
+	$(CARGO_TARGET_DIR)/release/tallymesh demo --nodes $(or $(NODES),1) --rate $(RATE) --http $(HTTP)
 
-test: setup fmt dashboard lint dashboard-test unit dashboard-e2e ## Format check, lints with warnings denied, every test
+test: setup fmt dashboard lint dashboard-test unit planted dashboard-e2e ## Format check, lints with warnings denied, every test
 
 fmt:
 	cargo fmt --all --check
@@ -59,7 +59,7 @@ oracle: ## Random nodes against a plain count: make oracle WORLDS=1000 (SEED=7 W
 
 chaos: build ## A fleet under faults for minutes, then the machine's own faults as root: make chaos MINUTES=30 SEED=7 NODES=3
 	@ops/setup.sh --chaos
-	$(CARGO_TARGET_DIR)/release/tallymesh chaos --minutes $(MINUTES) --nodes $(NODES) $(if $(SEED),--seed $(SEED))
+	$(CARGO_TARGET_DIR)/release/tallymesh chaos --minutes $(MINUTES) --nodes $(or $(NODES),3) $(if $(SEED),--seed $(SEED))
 	TALLYMESH_BIN=$(CARGO_TARGET_DIR)/release/tallymesh \
 		cargo test --locked --package tallymesh-chaos-tests --test machine -- --ignored --nocapture --test-threads=1
 
@@ -67,7 +67,15 @@ chaos-figures: build ## Failover figures; the machine must do nothing else: make
 	TALLYMESH_BIN=$(CARGO_TARGET_DIR)/release/tallymesh $(if $(TIMES),TALLYMESH_CHAOS_TIMES=$(TIMES)) \
 		cargo test --locked --package tallymesh-chaos-tests --test fleet figures -- --ignored --nocapture --test-threads=1
 
-fuzz: ## One fuzz target for minutes of CPU time: make fuzz TARGET=events|queries|batches|segments MINUTES=5
+sim: ## Seeds of the simulated fleet on all cores: make sim SEEDS=5000 FROM=0 (SEEDS=1 FROM=7 TRACE=1 tells one in full)
+	TALLYMESH_SIM_SEEDS=$(or $(SEEDS),2000) TALLYMESH_SIM_FROM=$(or $(FROM),0) TALLYMESH_SIM_TRACE=$(or $(TRACE),0) \
+		CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_TEST_OPT_LEVEL=1 \
+		cargo test --locked --package tallymesh-chaos-tests --test sim nothing_is_lost -- --nocapture
+
+planted: ## The simulation catches every bug that is planted on purpose: make planted (BUG=VoteNotPersisted for one)
+	$(if $(BUG),TALLYMESH_SIM_BUG=$(BUG)) cargo test --locked --package tallymesh-chaos-tests --features planted-bugs --test sim planted -- --nocapture
+
+fuzz: ## One fuzz target for minutes of CPU time: make fuzz TARGET=events|queries|batches|segments|wire MINUTES=5
 	ops/fuzz/run.sh $(TARGET) $(MINUTES)
 
 fuzz-merge: ## Keep the least of what a run found that covers as much: make fuzz-merge TARGET=events

@@ -2,6 +2,7 @@
 //! by itself is in [`watch`] (leaders that are lost), [`steward`] (who is in which group) and [`settle`] (which replicas are open here).
 
 mod admin;
+pub mod clocks;
 pub(crate) mod files;
 mod handler;
 pub mod leaders;
@@ -39,6 +40,7 @@ use crate::peer::{Lane, NodeId, PeerError, Peers, Rpc, RpcKind, TlsFiles};
 use crate::raft::RaftReplica;
 use crate::raft::peers::ReplicaServer;
 use crate::replicator::ReplicatorError;
+use clocks::{Clocks, MedianOffset};
 use files::PeerFiles;
 use leaders::Leaders;
 use messages::{Ask, Proposed};
@@ -99,6 +101,7 @@ struct Inner {
     server: ReplicaServer,
     files: PeerFiles,
     leaders: Leaders,
+    clocks: Clocks,
     /// Since when this node leads what, and in which term.
     leading: RwLock<BTreeMap<ShardId, (u64, Duration)>>,
     mesh: OnceLock<Weak<MeshInner>>,
@@ -212,6 +215,11 @@ impl Fleet {
 
     pub(crate) fn local(&self, shard: ShardId) -> Option<Arc<RaftReplica>> {
         self.replica(shard)
+    }
+
+    /// How this node's clock stands to the others'.
+    pub(crate) fn clock_offset(&self) -> MedianOffset {
+        self.inner.clocks.offset()
     }
 
     /// Notes whether this node leads the shard.

@@ -8,9 +8,10 @@ mod mesh;
 pub mod peer;
 pub mod raft;
 pub mod replicator;
-mod shard;
+pub mod shard;
 pub mod tail;
 
+pub use mesh::room::{LogDoor, LogShare};
 pub use mesh::{
     AppendError, Gathered, Mesh, MeshOptions, MetricUse, Offender, PartOutcome, Patience, ShardAnswer, ShardStatus, StartError,
 };

@@ -20,6 +20,7 @@ use tallymesh_storage::shard::{LateChanges, MetricInfo, ShardState, ShardStats};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::fleet::clocks::MedianOffset;
 use crate::mesh::room::LogShare;
 use crate::mesh::{AppendError, PartOutcome};
 use crate::raft::{SharedState, Snapshots, StopReason};
@@ -37,6 +38,8 @@ pub struct ShardParts {
     pub snapshots: Arc<Snapshots>,
     pub stop: StopReason,
     pub clock: Arc<dyn Clock>,
+    /// From this node's wall clock to the median of its peers'.
+    pub clock_offset: MedianOffset,
     /// Batches that wait or are on their way, in bytes.
     pub queue_bytes_max: usize,
 }

@@ -8,6 +8,7 @@
 //! | [`events`] | a request body, where it is cut, limits | serde_json item by item, exact decimals, the calendar of `jiff` |
 //! | [`queries`] | a query string, a JSON query or a forged cursor | plans that tile their range; pages that add up to the whole |
 //! | [`batches`] | an encoded batch or a command | plain columns, counted with a set; replicas, snapshots |
+//! | [`wire`] | a query or answers between nodes | memory by the byte; sent on and read again |
 //! | [`segments`] | requests to a log and harm to its files, or segment files | plain maps: every state that a group ever had |
 
 pub mod batches;
@@ -17,12 +18,13 @@ mod memory;
 pub mod mutate;
 pub mod queries;
 pub mod segments;
+pub mod wire;
 
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also the name of its folder in `corpus/`.
-pub const TARGETS: [(&str, Target); 4] =
-    [("events", events::run), ("queries", queries::run), ("batches", batches::run), ("segments", segments::run)];
+pub const TARGETS: [(&str, Target); 5] =
+    [("events", events::run), ("queries", queries::run), ("batches", batches::run), ("segments", segments::run), ("wire", wire::run)];
 
 /// Longest input, in bytes.
 pub const INPUT_BYTES_MAX: usize = 16 << 10;

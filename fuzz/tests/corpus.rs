@@ -62,3 +62,8 @@ fn batches_are_refused_or_counted_as_columns_add_up() {
 fn recovered_logs_hold_what_was_written_or_stop() {
     run("segments");
 }
+
+#[test]
+fn queries_and_answers_between_nodes_are_refused_or_read_within_bounds() {
+    run("wire");
+}

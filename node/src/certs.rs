@@ -96,16 +96,7 @@ impl Fleet {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir);
         made.map_err(|error| CertsError::Io { path: self.dir.clone(), error })?;
         let (issuer, ca_made) = self.authority(clock)?;
-        let cookie = self.dir.join(COOKIE);
-        let cookie_made = if cookie.exists() {
-            Made::Kept
-        } else {
-            let mut random = [0; COOKIE_BYTES];
-            StdRng::from_os_rng().fill_bytes(&mut random);
-            let text = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(random);
-            write(&cookie, &format!("{text}\n"), OWNER_ONLY)?;
-            Made::New
-        };
+        let (cookie, cookie_made) = cookie(&self.dir)?;
         let mut files = Vec::new();
         for node in nodes {
             files.push(self.node(node, &issuer, clock)?);
@@ -158,6 +149,22 @@ impl Fleet {
         }
         Ok(NodeFiles { node: node.to_owned(), cert, key, made })
     }
+}
+
+/// The cookie of a directory; a directory that has none gets one.
+///
+/// # Errors
+/// It cannot be written.
+pub fn cookie(dir: &Path) -> Result<(PathBuf, Made), CertsError> {
+    let path = dir.join(COOKIE);
+    if path.exists() {
+        return Ok((path, Made::Kept));
+    }
+    let mut random = [0; COOKIE_BYTES];
+    StdRng::from_os_rng().fill_bytes(&mut random);
+    let text = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(random);
+    write(&path, &format!("{text}\n"), OWNER_ONLY)?;
+    Ok((path, Made::New))
 }
 
 /// Letters that need no quoting in a file name, a shell or a certificate.

@@ -7,6 +7,7 @@ mod cluster;
 mod dead_letters;
 mod demo;
 pub mod output;
+mod paint;
 mod progress;
 mod query;
 mod seed;

@@ -30,12 +30,13 @@ use tallymesh_storage::dead_letters::DeadLetters;
 use tokio::sync::Semaphore;
 
 pub use ack::{Ack, AckStatus, Refusal};
+use collect::Arrived;
 use decode::Encoding;
 use read::{Batch, Reading};
 
 use crate::clients::Clients;
 use crate::config::Config;
-use crate::limits::{INLINE_BODY_BYTES_MAX, INLINE_COMPRESSED_BYTES_MAX, RETRY_AFTER_MS};
+use crate::limits::{INLINE_COMPRESSED_BYTES_MAX, RETRY_AFTER_MS};
 use crate::metrics::Metrics;
 use crate::space::SpaceGate;
 use crate::unique::UniqueNumbers;
@@ -51,7 +52,7 @@ struct Shared {
     clock: Arc<dyn Clock>,
     clients: Arc<Clients>,
     admission: Admission,
-    /// Bodies that are taken apart at once: more would not be faster, only hold more memory.
+    /// Bodies that are unpacked at once: more would not be faster, only hold more memory.
     readers: Arc<Semaphore>,
     dead_letters: DeadLetters,
     tail: TailHub,
@@ -155,16 +156,19 @@ impl Ingest {
         shared.space.admit()?;
         let claimed = request.content_length.filter(|length| *length <= shared.limits.encoded_bytes_max).unwrap_or(0) as u64;
         shared.clients.admit_body(claimed)?;
-        let (pieces, mut room) = collect::collect(&shared.admission, &shared.limits, request.content_length, body).await?;
-        let encoded: u64 = pieces.iter().map(|p| p.len() as u64).sum();
-        shared.clients.charge_body(encoded.saturating_sub(claimed));
-        shared.metrics.encoded_bytes.add(encoded);
         let ids = match request.idempotency_key {
             Some(ref key) => GeneratedIds::Idempotency(key.clone()),
             None => GeneratedIds::Random(shared.numbers.next()),
         };
         let reading = self.reading(&request, ids);
-        let batch = read_apart(&shared.readers, reading, pieces).await?;
+        let collected = collect::collect(&shared.admission, &shared.limits, request.content_length, reading, body).await?;
+        let (mut room, encoded) = (collected.room, collected.bytes as u64);
+        shared.clients.charge_body(encoded.saturating_sub(claimed));
+        shared.metrics.encoded_bytes.add(encoded);
+        let batch = match collected.body {
+            Arrived::Read(reader) => reader.finish()?,
+            Arrived::Kept(reading, pieces) => read_apart(&shared.readers, reading, pieces).await?,
+        };
         shared.metrics.decoded_bytes.add(batch.decoded_bytes);
         shared.clients.charge_body(batch.decoded_bytes.saturating_sub(encoded));
         // From here on the batches and letters are what is held, not the body.
@@ -233,11 +237,10 @@ impl Shared {
     }
 }
 
-/// Decodes and parses, where it does not hold up other requests.
+/// Unpacks and parses, where it does not hold up other requests.
 async fn read_apart(readers: &Arc<Semaphore>, reading: Reading, pieces: Vec<Bytes>) -> Result<Batch, Problem> {
     let bytes: usize = pieces.iter().map(Bytes::len).sum();
-    let inline_max = if reading.encoding == Encoding::Identity { INLINE_BODY_BYTES_MAX } else { INLINE_COMPRESSED_BYTES_MAX };
-    if bytes <= inline_max {
+    if bytes <= INLINE_COMPRESSED_BYTES_MAX {
         return reading.read(pieces);
     }
     let internal = |what: String| Problem::new(ErrorCode::Internal, what);

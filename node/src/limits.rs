@@ -25,9 +25,7 @@ pub const BODY_RATE_WINDOW: Duration = Duration::from_secs(5);
 pub const BODY_RATE_WINDOW_BUSY: Duration = Duration::from_secs(1);
 /// Pieces of a body below this are put together, in bytes: a body of single bytes must not cost a header for each.
 pub const PIECE_BYTES_MIN: usize = 4 << 10;
-/// Bodies up to this are parsed where they arrive; larger ones on the blocking pool, in bytes.
-pub const INLINE_BODY_BYTES_MAX: usize = 256 << 10;
-/// The same for compressed bodies: what they unpack to is not known before.
+/// Compressed bodies up to this are unpacked where they arrive; larger ones on the blocking pool, in bytes: what they unpack to is not known before.
 pub const INLINE_COMPRESSED_BYTES_MAX: usize = 1 << 10;
 /// Longest `Idempotency-Key`, in bytes.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;

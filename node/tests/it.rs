@@ -8,6 +8,8 @@ mod http {
     mod cardinality;
     mod clients;
     mod dead_letters;
+    mod definitions;
+    mod demo;
     mod formats;
     pub(crate) mod harness;
     mod ingest;

@@ -4,7 +4,7 @@
 # Large inputs are left where they are: the corpus is in the repository.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-target=${1:?which target: events, queries, batches, segments}
+target=${1:?which target: events, queries, batches, segments, wire}
 source ops/fuzz/build.sh
 work=$CARGO_TARGET_DIR/fuzz/$target
 merged=$CARGO_TARGET_DIR/fuzz/$target.merged

@@ -4,7 +4,7 @@
 # A finding is a file fuzz/findings/TARGET-*, to be replayed with: run.sh TARGET 0 FILE
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-target=${1:?which target: events, queries, batches, segments}
+target=${1:?which target: events, queries, batches, segments, wire}
 minutes=${2:-1}
 shift $(( $# < 2 ? $# : 2 ))
 source ops/fuzz/build.sh

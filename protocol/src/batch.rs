@@ -92,6 +92,16 @@ impl ShardBatch {
 /// # Errors
 /// See [`BatchError`]; hostile bytes never panic or read out of bounds.
 pub fn check(bytes: &[u8]) -> Result<&ArchivedShardBatch, BatchError> {
+    let batch = check_but_keys(bytes)?;
+    (0..batch.key_ends.len()).try_for_each(|index| batch.check_key(index))?;
+    Ok(batch)
+}
+
+/// As [`check`], but whether the keys parse is left to [`ArchivedShardBatch::check_key`]: whoever knows a key already need not look again.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_but_keys(bytes: &[u8]) -> Result<&ArchivedShardBatch, BatchError> {
     let (header, archive) = bytes.split_at_checked(HEADER_BYTES).ok_or(BatchError::Magic)?;
     if header[..4] != BATCH_MAGIC {
         return Err(BatchError::Magic);
@@ -138,9 +148,8 @@ impl ArchivedShardBatch {
         let mut start = 0usize;
         for end in self.key_ends.iter() {
             let end = end.to_native() as usize;
-            let key = self.key_bytes.get(start..end).ok_or(BatchError::Columns("dictionary ends are not in order"))?;
-            if KeyView::parse(key).is_none() {
-                return Err(BatchError::Columns("a key does not parse"));
+            if end < start || end > self.key_bytes.len() {
+                return Err(BatchError::Columns("dictionary ends are not in order"));
             }
             start = end;
         }
@@ -150,7 +159,16 @@ impl ArchivedShardBatch {
         Ok(())
     }
 
-    /// Encoded key `index`; in range after [`check`].
+    /// # Errors
+    /// [`BatchError::Columns`] when key `index` does not parse.
+    pub fn check_key(&self, index: usize) -> Result<(), BatchError> {
+        if KeyView::parse(self.key(index)).is_none() {
+            return Err(BatchError::Columns("a key does not parse"));
+        }
+        Ok(())
+    }
+
+    /// Encoded key `index`; in range after [`check_but_keys`].
     pub fn key(&self, index: usize) -> &[u8] {
         let start = if index == 0 { 0 } else { self.key_ends[index - 1].to_native() as usize };
         &self.key_bytes[start..self.key_ends[index].to_native() as usize]

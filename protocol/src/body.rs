@@ -13,6 +13,7 @@ mod tests;
 use crate::error::{ErrorCode, Problem};
 use crate::event::{Event, RejectCode, Rejection};
 use crate::limits::REJECTED_BYTES_KEPT;
+use crate::parse::KeyOrder;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyFormat {
@@ -60,7 +61,7 @@ pub struct BodyParser {
 
 impl BodyParser {
     pub fn new(format: BodyFormat, limits: BodyLimits) -> Self {
-        let items = Items { limits, next: 0 };
+        let items = Items { limits, next: 0, order: KeyOrder::default() };
         let splitter = match format {
             BodyFormat::Json => Splitter::Array(array::ArraySplitter::new(items)),
             BodyFormat::NdJson => Splitter::Lines(lines::LineSplitter::new(items)),
@@ -136,6 +137,7 @@ fn empty_body() -> Problem {
 struct Items {
     limits: BodyLimits,
     next: u32,
+    order: KeyOrder,
 }
 
 impl Items {

@@ -105,7 +105,7 @@ impl BatchEncoder {
             events: 0,
             generated_ids: 0,
             properties: PropertyReader::default(),
-            home_key: Vec::new(),
+            home_key: Vec::with_capacity(128),
             derived: Vec::new(),
             derived_keys: Vec::new(),
         }
@@ -132,7 +132,7 @@ impl BatchEncoder {
         let identity = |id: &Option<Cow<'_, str>>| id.as_ref().map_or(NO_IDENTITY, |id| identity_hash(id.as_bytes()));
 
         let shard = shard_of(home, self.shards.len() as u16);
-        let columns = self.shards[usize::from(shard.0)].get_or_insert_default();
+        let columns = self.shards[usize::from(shard.0)].get_or_insert_with(ShardColumns::take);
         let before = columns.bytes();
         let batch = columns.event(home, &self.home_key);
         batch.times.push(time_ms);

@@ -19,6 +19,7 @@ mod tests;
 
 use std::borrow::Cow;
 
+pub(crate) use fields::KeyOrder;
 use fields::{Field, Fields};
 pub use property::PropertyReader;
 use scan::Scanner;
@@ -44,8 +45,14 @@ pub fn parse_event(raw: &str) -> Result<Event<'_>, Rejection> {
 /// # Errors
 /// As [`parse_event`].
 pub fn parse_event_within(raw: &str, levels: usize) -> Result<Event<'_>, Rejection> {
+    parse_event_like(raw, levels, &mut KeyOrder::default())
+}
+
+/// The same of one event of several, that tend to have their keys in the same order.
+#[inline]
+pub(crate) fn parse_event_like<'a>(raw: &'a str, levels: usize, order: &mut KeyOrder) -> Result<Event<'a>, Rejection> {
     let mut fields = Fields::default();
-    if let Some(end) = fast_fields(raw, levels, &mut fields)
+    if let Some(end) = fast_fields(raw, levels, &mut fields, order)
         && is_space(&raw.as_bytes()[end..])
     {
         return fields.event(raw, raw.trim_ascii());
@@ -54,14 +61,14 @@ pub fn parse_event_within(raw: &str, levels: usize) -> Result<Event<'_>, Rejecti
 }
 
 /// Parses the event that `text` starts with, if the fast way can: the outcome and how many bytes it took.
-pub(crate) fn parse_leading_event(text: &str, levels: usize) -> Option<(Result<Event<'_>, Rejection>, usize)> {
+pub(crate) fn parse_leading_event<'a>(text: &'a str, levels: usize, order: &mut KeyOrder) -> Option<(Result<Event<'a>, Rejection>, usize)> {
     let mut fields = Fields::default();
-    let end = fast_fields(text, levels, &mut fields)?;
+    let end = fast_fields(text, levels, &mut fields, order)?;
     Some((fields.event(text, &text[..end]), end))
 }
 
 /// Finds the fields and where the event ends.
-fn fast_fields(text: &str, levels: usize, fields: &mut Fields) -> Option<usize> {
+fn fast_fields(text: &str, levels: usize, fields: &mut Fields, order: &mut KeyOrder) -> Option<usize> {
     let inner = levels.min(JSON_DEPTH_MAX).checked_sub(1)?;
     let mut scanner = Scanner::new(text, 0)?;
     scanner.space();
@@ -70,8 +77,8 @@ fn fast_fields(text: &str, levels: usize, fields: &mut Fields) -> Option<usize> 
     if scanner.take(b'}').is_some() {
         return Some(scanner.at);
     }
-    loop {
-        let field = match Field::at(&mut scanner) {
+    for place in 0.. {
+        let field = match order.at(place, &mut scanner) {
             Some(field) => Some(field),
             None => {
                 let key = scanner.key()?;
@@ -87,6 +94,7 @@ fn fast_fields(text: &str, levels: usize, fields: &mut Fields) -> Option<usize> 
             return Some(scanner.at);
         }
     }
+    None
 }
 
 fn is_space(bytes: &[u8]) -> bool {

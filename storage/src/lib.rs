@@ -8,6 +8,7 @@ pub mod dir_lock;
 pub mod disk;
 mod error;
 pub mod files;
+pub mod planted;
 pub mod shard;
 pub mod space;
 pub mod wal;

@@ -36,8 +36,8 @@ pub use totals::{KeyClass, TOTALS_BYTES_MAX};
 use block::Block;
 use partition::{Partition, Stored};
 
-/// Rows of one hour that make the next tick seal its closed minutes.
-pub const SEAL_ROWS: usize = 8_192;
+/// Rows of one hour that make the next tick seal its closed minutes. A dense stream has so many of several minutes; were it fewer, more minutes would be cut.
+pub const SEAL_ROWS: usize = 16_384;
 /// Rows of one hour at most; more are sealed at once.
 pub const TAIL_ROWS_MAX: usize = 65_536;
 /// Open rows of a shard that make the next tick seal the hours longest not written.

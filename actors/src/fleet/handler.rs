@@ -125,8 +125,10 @@ impl Fleet {
         let definitions_version = self.state().settings.as_ref().map_or(0, |settings| settings.definitions_version);
         Beat {
             leads: self.replicas().into_iter().filter_map(lead).collect(),
+            wall_ms: self.inner.clock.wall_ms(),
             leads_metadata: self.meta().is_some_and(|meta| meta.leads()),
-            leaving: self.is_leaving(),
+            // Who is off gets no leads either.
+            leaving: self.is_leaving() || self.clock_offset().is_far_off(),
             definitions_version,
         }
     }

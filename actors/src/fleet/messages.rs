@@ -76,6 +76,9 @@ pub struct Lead {
 pub struct Beat {
     pub leads: Vec<Lead>,
     pub leads_metadata: bool,
+    /// Its wall clock as it answered, UTC milliseconds.
+    #[serde(default)]
+    pub wall_ms: i64,
     /// It is on its way out: it should get no more leaders.
     pub leaving: bool,
     pub definitions_version: u64,

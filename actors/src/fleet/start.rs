@@ -13,6 +13,7 @@ use tokio::sync::watch as channel;
 
 use super::files::{LocalFiles, PeerFiles};
 use super::handler::Door;
+use super::clocks::Clocks;
 use super::leaders::Leaders;
 use super::meta::group::{META, MetaGroup, MetaStorage};
 use super::meta::machine::MetaMachine;
@@ -142,6 +143,7 @@ pub async fn start(
         server,
         files,
         leaders: Leaders::default(),
+        clocks: Clocks::default(),
         leading: Default::default(),
         mesh: OnceLock::new(),
         leaving: AtomicBool::new(false),

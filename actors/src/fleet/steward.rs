@@ -133,6 +133,12 @@ async fn step(fleet: &Fleet, state: &MetaState, shard: ShardId, replica: &Arc<Ra
     if !group.leads || fleet.is_leaving() {
         return;
     }
+    if fleet.clock_offset().is_far_off() {
+        if let (Some(heir), Ok(mesh)) = (fleet.heir(shard), fleet.mesh_here()) {
+            mesh.hand_over(shard, heir).await;
+        }
+        return;
+    }
     let change = match next_step(&group, placement, fleet.inner.me, ready) {
         Todo::Nothing | Todo::Wait => None,
         Todo::Finish(voters) | Todo::Voters(voters) => Some((ChangeMembers::ReplaceAllVoters(voters), false)),

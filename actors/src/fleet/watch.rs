@@ -155,10 +155,22 @@ pub async fn beats(fleet: Fleet, mut end: channel::Receiver<bool>) {
 }
 
 async fn hear(fleet: &Fleet, member: u64) {
-    let asked_at = fleet.now();
+    let (asked_at, own_ms) = (fleet.now(), fleet.inner.clock.wall_ms());
     let Ok(answer) = fleet.ask(member, Ask::Beat, BEAT_TIME_MAX).await else { return };
     match messages::from_bytes::<Beat>(&answer) {
-        Ok(beat) => fleet.inner.leaders.heard(member, beat, asked_at),
+        Ok(beat) => {
+            let members = fleet.state().present().count();
+            let trip = fleet.now().saturating_sub(asked_at);
+            match fleet.inner.clocks.heard(member, beat.wall_ms, own_ms, trip, asked_at, members) {
+                Some(true) => {
+                    let ms = fleet.clock_offset().ms();
+                    tracing::error!(off_ms = -ms, "this node's clock is off: it leads nothing until it agrees with those of the other nodes");
+                }
+                Some(false) => tracing::info!("this node's clock agrees with the others' again"),
+                None => {}
+            }
+            fleet.inner.leaders.heard(member, beat, asked_at);
+        }
         Err(error) => tracing::warn!(member, %error, "a member's beat does not read"),
     }
 }
@@ -204,7 +216,7 @@ fn look(fleet: &Fleet, losses: &mut Losses) {
 fn stand(inner: Arc<Inner>, shard: ShardId, group: Group, raft: Raft<ShardRaft>) {
     let fleet = Fleet { inner };
     tokio::spawn(async move {
-        if !fleet.has_lost(shard).await {
+        if fleet.clock_offset().is_far_off() || !fleet.has_lost(shard).await {
             return;
         }
         let others = group.voters.iter().copied().filter(|member| *member != fleet.inner.me && Some(*member) != group.leader);

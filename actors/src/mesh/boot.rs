@@ -22,6 +22,7 @@ use super::room::LogDoor;
 use super::slots::{Slot, Slots};
 use super::upkeep::Upkeep;
 use super::{Inner, Mesh, MeshOptions, Owned, StartError};
+use crate::fleet::clocks::MedianOffset;
 use crate::fleet::{self, Fleet, FleetOptions};
 use crate::raft::peers::PeerNetworks;
 use crate::raft::{
@@ -265,7 +266,8 @@ pub async fn open_in_fleet(
         let (shared, snapshots) = (open.state.shared(), open.state.snapshots());
         let networks = PeerNetworks::new(Arc::new(fleet.peers().clone()), id);
         let replica = Arc::new(RaftReplica::join_fleet(open, networks).await.map_err(|e| e.to_string())?);
-        Ok((parts_of(options, id, replica.clone(), shared, snapshots, &stop), replica))
+        let parts = ShardParts { clock_offset: fleet.clock_offset(), ..parts_of(options, id, replica.clone(), shared, snapshots, &stop) };
+        Ok((parts, replica))
     };
     open.await.map_err(|detail: String| {
         stop.set(&detail);
@@ -288,6 +290,7 @@ fn parts_of(
         snapshots,
         stop: stop.clone(),
         clock: options.clock.clone(),
+        clock_offset: MedianOffset::default(),
         queue_bytes_max: options.shard_queue_bytes_max,
     }
 }

@@ -1,6 +1,7 @@
 //! What the raft layer writes into the log and the snapshots, as bytes with a version.
 //!
-//! Meta of an entry, little-endian: version `u8`, kind `u8`, term `u64`. The index is the log's own. The body is the command itself, so that it can be read in
+//! Meta of an entry, little-endian: version `u8`, kind `u8`, term `u64`; in a node's own log then, from version 2 on, the index up to which the log was known to be
+//! committed when the entry was written, `u64`. The index is the log's own. The body is the command itself, so that it can be read in
 //! place; of a membership, its JSON. Votes, purge marks and what a snapshot ends with are rare and small: JSON.
 
 use bytes::Bytes;
@@ -13,6 +14,9 @@ use super::{Command, LogId, Membership, ShardRaft};
 
 const VERSION: u8 = 1;
 const META_BYTES: usize = 10;
+/// Of an entry that says what was committed.
+const VERSION_COMMITTED: u8 = 2;
+const COMMITTED_META_BYTES: usize = META_BYTES + 8;
 
 /// Where a snapshot ends: what a replica that starts from it has applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,15 +46,37 @@ pub fn encode_entry(entry: Entry<ShardRaft>) -> Result<LogEntry, StorageError> {
     Ok(LogEntry { index: entry.log_id.index, meta: Bytes::copy_from_slice(&meta), body })
 }
 
+/// As a node writes it into its own log, which is what a restart finds out from up to where it may apply.
+pub fn encode_own_entry(entry: Entry<ShardRaft>, committed: u64) -> Result<LogEntry, StorageError> {
+    let entry = encode_entry(entry)?;
+    let mut meta = [0; COMMITTED_META_BYTES];
+    meta[..META_BYTES].copy_from_slice(&entry.meta);
+    meta[0] = VERSION_COMMITTED;
+    meta[META_BYTES..].copy_from_slice(&committed.to_le_bytes());
+    Ok(LogEntry { meta: Bytes::copy_from_slice(&meta), ..entry })
+}
+
 fn decode_meta(index: u64, meta: &[u8]) -> Result<(u8, LogId), StorageError> {
-    let meta: &[u8; META_BYTES] =
-        meta.try_into().map_err(|_| damaged("an entry's header", format!("{} bytes at index {index}", meta.len())))?;
-    if meta[0] != VERSION {
-        return Err(damaged("an entry's header", format!("version {} at index {index} (this build reads {VERSION})", meta[0])));
+    let known = match meta.first() {
+        Some(&VERSION) => META_BYTES,
+        Some(&VERSION_COMMITTED) => COMMITTED_META_BYTES,
+        found => {
+            let detail = format!("version {found:?} at index {index} (this build reads {VERSION} to {VERSION_COMMITTED})");
+            return Err(damaged("an entry's header", detail));
+        }
+    };
+    if meta.len() != known {
+        return Err(damaged("an entry's header", format!("{} bytes at index {index}", meta.len())));
     }
     let mut term = [0; 8];
-    term.copy_from_slice(&meta[2..]);
+    term.copy_from_slice(&meta[2..META_BYTES]);
     Ok((meta[1], log_id(u64::from_le_bytes(term), index)))
+}
+
+/// Up to where the log was known to be committed when this entry was written; 0 if it does not say.
+pub fn decode_committed(meta: &[u8]) -> u64 {
+    let said = meta.get(META_BYTES..).and_then(|bytes| bytes.try_into().ok());
+    said.map_or(0, u64::from_le_bytes)
 }
 
 pub fn decode_log_id(index: u64, meta: &[u8]) -> Result<LogId, StorageError> {
@@ -133,13 +159,17 @@ mod tests {
             let entry = Entry { log_id: log_id(9, index as u64), payload };
             assert_eq!(decode_entry(encode_entry(entry.clone()).expect("encodes")).expect("own encoding"), entry);
             assert_eq!(decode_log_id(index as u64, &encode_log_id(&entry.log_id)).expect("own encoding"), entry.log_id);
+            let own = encode_own_entry(entry.clone(), 77).expect("encodes");
+            assert_eq!(decode_committed(&own.meta), 77);
+            assert_eq!(decode_entry(own).expect("own encoding"), entry);
+            assert_eq!(decode_committed(&encode_entry(entry).expect("encodes").meta), 0, "older logs do not say");
         }
     }
 
     #[test]
     fn bytes_of_other_versions_are_refused() {
         let entry = encode_entry(Entry { log_id: log_id(1, 2), payload: EntryPayload::Blank }).expect("encodes");
-        for (at, value) in [(0, 2), (1, 9)] {
+        for (at, value) in [(0, 2), (0, 3), (1, 9)] {
             let mut meta = entry.meta.to_vec();
             meta[at] = value;
             assert!(decode_entry(LogEntry { meta: meta.into(), ..entry.clone() }).is_err());

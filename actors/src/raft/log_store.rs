@@ -10,6 +10,7 @@ use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{Entry, LogState, OptionalSend, RaftLogReader, StorageIOError, Vote};
 use tallymesh_protocol::hash::ShardId;
 use tallymesh_storage::StorageError;
+use tallymesh_storage::planted::{self, Bug};
 use tallymesh_storage::wal::{Done, Wal};
 use tokio::sync::{oneshot, watch};
 
@@ -35,6 +36,10 @@ impl StopReason {
         if self.reason.set(error.to_string()).is_ok() {
             tracing::error!(shard = self.shard.0, %error, "shard stopped");
         }
+    }
+
+    pub fn shard(&self) -> ShardId {
+        self.shard
     }
 
     pub fn get(&self) -> Option<String> {
@@ -68,6 +73,8 @@ pub struct LogStore {
     stop: StopReason,
     purged: Option<LogId>,
     last: Option<LogId>,
+    /// The newest entry that is known to be committed. Written with the entries that follow, which costs no sync of its own.
+    committed: Option<LogId>,
 }
 
 impl LogStore {
@@ -79,11 +86,29 @@ impl LogStore {
             Some((index, meta)) => Some(codec::decode_log_id(*index, meta)?),
             None => None,
         };
-        let mut store = Self { wal, shard, durable, stop, purged, last: purged };
+        let mut store = Self { wal, shard, durable, stop, purged, last: purged, committed: None };
         if let Some((_, last)) = state.entries {
             store.last = store.id_at(last)?;
+            let entry = store.wal.read(shard.0, last..last + 1)?;
+            let committed = entry.first().map_or(0, |entry| codec::decode_committed(&entry.meta));
+            // No entry says this of itself or of later ones; 0 is what says nothing.
+            store.committed = if committed == 0 { None } else { store.id_at(committed.min(last))? };
         }
         Ok(store)
+    }
+
+    fn vote(&self) -> Result<Option<Vote<u64>>, StorageError> {
+        let vote: Option<Bytes> = self.wal.state(self.shard.0)?.vote;
+        vote.map(|bytes| codec::decode_vote(&bytes)).transpose()
+    }
+
+    /// The term that this node led when its process ended, and leads again without an election; with the last entry of its log.
+    ///
+    /// # Errors
+    /// A vote that does not read back.
+    pub(super) fn resumes(&self, node: u64) -> Result<Option<(u64, u64)>, StorageError> {
+        let led = self.vote()?.filter(|vote| vote.committed && vote.leader_id.voted_for == Some(node));
+        Ok(led.map(|vote| (vote.leader_id.term, self.last.map_or(0, |last| last.index))))
     }
 
     fn id_at(&self, index: u64) -> Result<Option<LogId>, StorageError> {
@@ -156,16 +181,28 @@ impl RaftLogStorage<ShardRaft> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote<u64>) -> Result<(), RaftStorageError> {
+        if planted::has(Bug::VoteNotPersisted) {
+            return Ok(());
+        }
         let bytes = codec::encode_vote(vote).map_err(|e| self.failed(StorageIOError::write_vote, &e))?;
+        if planted::has(Bug::VoteNotAwaited) {
+            self.wal.vote(self.shard.0, bytes, Box::new(drop));
+            return Ok(());
+        }
         self.synced(StorageIOError::write_vote, |wal, done| wal.vote(self.shard.0, bytes, done)).await
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote<u64>>, RaftStorageError> {
-        let read = || -> Result<Option<Vote<u64>>, StorageError> {
-            let vote: Option<Bytes> = self.wal.state(self.shard.0)?.vote;
-            vote.map(|bytes| codec::decode_vote(&bytes)).transpose()
-        };
-        read().map_err(|e| self.failed(StorageIOError::read_vote, &e))
+        self.vote().map_err(|e| self.failed(StorageIOError::read_vote, &e))
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), RaftStorageError> {
+        self.committed = self.committed.max(committed);
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, RaftStorageError> {
+        Ok(self.committed)
     }
 
     async fn append<I>(&mut self, entries: I, callback: LogFlushed<ShardRaft>) -> Result<(), RaftStorageError>
@@ -181,7 +218,8 @@ impl RaftLogStorage<ShardRaft> for LogStore {
                 // A snapshot covers it: it may come late, from a leader that did not know.
                 continue;
             }
-            encoded.push(codec::encode_entry(entry).map_err(|e| self.failed(StorageIOError::write_logs, &e))?);
+            let committed = self.committed.map_or(0, |id| id.index);
+            encoded.push(codec::encode_own_entry(entry, committed).map_err(|e| self.failed(StorageIOError::write_logs, &e))?);
         }
         let stop = self.stop.clone();
         self.wal.append(
@@ -211,7 +249,9 @@ impl RaftLogStorage<ShardRaft> for LogStore {
     /// between the two would leave neither.
     async fn purge(&mut self, log_id: LogId) -> Result<(), RaftStorageError> {
         let mut durable = self.durable.clone();
-        durable.reaches(log_id.index).await.map_err(|e| self.failed(StorageIOError::write_logs, &e))?;
+        if !planted::has(Bug::PurgeBeforeDurable) {
+            durable.reaches(log_id.index).await.map_err(|e| self.failed(StorageIOError::write_logs, &e))?;
+        }
         self.synced(StorageIOError::write_logs, |wal, done| wal.purge(self.shard.0, log_id.index, codec::encode_log_id(&log_id), done))
             .await?;
         self.purged = self.purged.max(Some(log_id));

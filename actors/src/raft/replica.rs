@@ -12,6 +12,7 @@ use openraft::network::RaftNetworkFactory;
 use openraft::{ChangeMembers, Raft, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
 use tallymesh_protocol::hash::ShardId;
+use tallymesh_storage::planted::{self, Bug};
 
 use super::log_store::StopReason;
 use super::network::Alone;
@@ -117,6 +118,19 @@ pub struct RaftReplica {
     snapshots: Arc<Snapshots>,
     stop: StopReason,
     barriers: Barriers,
+    resumed: Resumed,
+}
+
+/// A node whose process ended as leader goes on leading the same term, and openraft takes what it had committed before for what its snapshot says: a read would
+/// miss entries that were acked. All of those are in the log as it was found.
+#[derive(Clone, Copy, Debug, Default)]
+struct Resumed(Option<(u64, u64)>);
+
+impl Resumed {
+    /// Log index that a read has to see, when openraft says that of an entry of this term.
+    fn floor(self, term: u64) -> u64 {
+        self.0.filter(|(resumed, _)| term <= *resumed && !planted::has(Bug::ResumedLeaderReadsStale)).map_or(0, |(_, last)| last)
+    }
 }
 
 impl RaftReplica {
@@ -153,8 +167,9 @@ impl RaftReplica {
         let OpenReplica { node, shard, log, state, stop } = open;
         let config = config(&format!("shard-{shard}"), kept).validate().map_err(|e| ReplicatorError::Stopped(e.to_string()))?;
         let (shared, snapshots) = (state.shared(), state.snapshots());
+        let resumed = Resumed(log.resumes(node).map_err(|e| ReplicatorError::Stopped(e.to_string()))?);
         let raft = Raft::new(node, Arc::new(config), network, log, state).await.map_err(|e| fatal(&stop, &e))?;
-        Ok(Self { node, raft, shared, snapshots, stop, barriers: Barriers::default() })
+        Ok(Self { node, raft, shared, snapshots, stop, barriers: Barriers::default(), resumed })
     }
 
     pub fn raft(&self) -> &Raft<ShardRaft> {
@@ -289,16 +304,27 @@ impl Replicator for RaftReplica {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow();
             let alone = metrics.membership_config.voter_ids().eq([self.node]);
-            if alone && metrics.state == ServerState::Leader && metrics.running_state.is_ok() {
+            let alone = alone || planted::has(Bug::ReadWithoutBarrier);
+            let applied = metrics.last_applied.map_or(0, |id| id.index);
+            let is_whole = applied >= self.resumed.floor(metrics.current_term) || planted::has(Bug::ReadWithoutBarrier);
+            if alone && is_whole && metrics.state == ServerState::Leader && metrics.running_state.is_ok() {
                 // The only voter leads until it stops, and answers a proposal after it applied it: what was acked is in the state already.
-                return futures::future::ready(Ok(metrics.last_applied.map_or(0, |id| id.index))).boxed();
+                return futures::future::ready(Ok(applied)).boxed();
             }
         }
-        let (raft, stop) = (self.raft.clone(), self.stop.clone());
+        let (raft, stop, resumed) = (self.raft.clone(), self.stop.clone(), self.resumed);
         let round = move || {
             async move {
                 match raft.ensure_linearizable().await {
-                    Ok(read) => Ok(read.map_or(0, |id| id.index)),
+                    Ok(read) => {
+                        let (term, read) = read.map_or((0, 0), |id| (id.leader_id.term, id.index));
+                        let floor = resumed.floor(term);
+                        if floor <= read {
+                            return Ok(read);
+                        }
+                        let applied = raft.wait(None).applied_index_at_least(Some(floor), "what was there before").await;
+                        applied.map(|_| floor).map_err(|_| ended(&stop))
+                    }
                     Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(to))) => {
                         Err(ReplicatorError::NotLeader { leader: to.leader_id })
                     }

@@ -9,10 +9,12 @@ use parking_lot::{Mutex, RwLock};
 use tallymesh_storage::StorageError;
 use tallymesh_storage::clock::Clock;
 use tallymesh_storage::files::ShardFiles;
+use tallymesh_storage::planted::{self, Bug};
 use tallymesh_storage::shard::{ApplyError, PartApplied, PartError, ShardOptions, ShardState};
 use tokio::sync::watch;
 
 use super::log_store::StopReason;
+use super::runtime::{self, ChangedBy, StateChange};
 use super::{CommandOutcome, LogId, Membership, Peer, RaftStorageError, ShardRaft, SnapshotTail};
 use crate::replicator::AppliedPart;
 
@@ -21,7 +23,7 @@ use crate::replicator::AppliedPart;
 pub enum Blocking {
     /// On the runtime's threads for blocking work.
     Threads,
-    /// In place: in a simulation everything happens in one thread, in a fixed order.
+    /// In place: in a simulation everything happens in one thread, in a fixed order, and takes the time that its hooks say.
     Inline,
 }
 
@@ -32,7 +34,12 @@ impl Blocking {
     /// What it panicked with, or that the runtime is going down.
     pub async fn run<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
         match self {
-            Self::Inline => Ok(work()),
+            Self::Inline => {
+                runtime::pause().await;
+                let done = work();
+                runtime::pause().await;
+                Ok(done)
+            }
             Self::Threads => tokio::task::spawn_blocking(work).await.map_err(|e| e.to_string()),
         }
     }
@@ -79,6 +86,11 @@ pub struct Snapshots {
 impl Snapshots {
     pub fn gauges(&self) -> SnapshotGauges {
         *self.gauges.lock()
+    }
+
+    /// Where the files of snapshots are, for whoever brings those of another replica or hands them out.
+    pub fn files(&self) -> &ShardFiles {
+        &self.files
     }
 
     /// Waits for a snapshot that is being written; none is begun after it.
@@ -138,11 +150,16 @@ impl StateMachine {
     fn apply_one(&self, entry: Entry<ShardRaft>) -> Result<CommandOutcome, ApplyError> {
         let mut applied = self.shared.write();
         let index = entry.log_id.index;
-        let done = match entry.payload {
+        let done = match &entry.payload {
+            EntryPayload::Normal(command) if planted::has(Bug::LocalClock) => {
+                let mut command = command.0.to_vec();
+                command[8..16].copy_from_slice(&self.snapshots.clock.wall_ms().to_le_bytes());
+                applied.state.apply(index, &command)
+            }
             EntryPayload::Normal(command) => applied.state.apply(index, &command.0),
             EntryPayload::Blank => applied.state.skip(index).map(|()| Default::default()),
             EntryPayload::Membership(membership) => {
-                applied.membership = Membership::new(Some(entry.log_id), membership);
+                applied.membership = Membership::new(Some(entry.log_id), membership.clone());
                 applied.state.skip(index).map(|()| Default::default())
             }
         };
@@ -154,7 +171,13 @@ impl StateMachine {
             stale: matches!(part.error, Some(PartError::StaleDefinitions { .. })),
             refused: part.error.map(|e| e.to_string()),
         };
-        Ok(CommandOutcome { parts: done.parts.into_iter().map(part).collect() })
+        let outcome = CommandOutcome { parts: done.parts.into_iter().map(part).collect() };
+        let by = ChangedBy::Entry(match &entry.payload {
+            EntryPayload::Normal(command) => Some((&command.0, &outcome)),
+            EntryPayload::Blank | EntryPayload::Membership(_) => None,
+        });
+        runtime::tell(StateChange { shard: self.snapshots.stop.shard(), log_id: entry.log_id, state: &applied.state, by });
+        Ok(outcome)
     }
 }
 
@@ -165,10 +188,14 @@ impl StateMachine {
         if !*open {
             return Err(StorageError::Invalid("the shard is closed".to_owned()));
         }
-        let (save, tail) = {
+        let _turn = (!planted::has(Bug::OlderSnapshotOverwrites)).then_some(open);
+        let (save, mut tail) = {
             let applied = self.shared.read();
             (applied.state.save_plan(), SnapshotTail { last_log_id: applied.last_log_id, membership: applied.membership.clone() })
         };
+        if planted::has(Bug::MembershipMissingFromSnapshot) {
+            tail.membership = Membership::default();
+        }
         let encoded = tail.encode()?;
         let files = self.snapshots.files.clone();
         let written = self.snapshots.blocking.run(move || save.write(&files, &encoded)).await;
@@ -197,6 +224,9 @@ impl StateMachine {
         let mut shared = self.shared.write();
         state.replace(&shared.state);
         *shared = Applied { state, last_log_id: tail.last_log_id, membership: tail.membership.clone() };
+        if let Some(log_id) = tail.last_log_id {
+            runtime::tell(StateChange { shard: self.snapshots.stop.shard(), log_id, state: &shared.state, by: ChangedBy::Snapshot });
+        }
         drop(shared);
         self.settle(&tail, snapshot.manifest, 0);
         Ok(())

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tallymesh_protocol::hash::ShardId;
 use tallymesh_protocol::limits::{ENTRY_BYTES_MAX, ENTRY_PARTS_MAX};
+use tallymesh_storage::planted::{self, Bug};
 
 use crate::mesh::{AppendError, PartOutcome};
 use crate::replicator::{Committed, ReplicatorError};
@@ -117,7 +118,10 @@ impl<T> GroupCommit<T> {
         let Some(settled) = self.in_flight.remove(position) else { return };
         let shard = self.shard;
         match result {
-            Ok(Committed { index, parts }) => {
+            Ok(Committed { index, mut parts }) => {
+                if planted::has(Bug::OutcomesMixedUp) {
+                    parts.reverse();
+                }
                 let mut applied = parts.into_iter();
                 for waiting in settled.parts {
                     let result = match applied.next() {
@@ -131,6 +135,12 @@ impl<T> GroupCommit<T> {
                         }
                     };
                     effects.push(Effect::Answer { ticket: waiting.ticket, result });
+                }
+            }
+            Err(ReplicatorError::NotLeader { .. }) if planted::has(Bug::DeposedLeaderAcks) => {
+                for waiting in settled.parts {
+                    effects
+                        .push(Effect::Answer { ticket: waiting.ticket, result: Ok(PartOutcome { counted: 0, duplicates: 0, index: 0 }) });
                 }
             }
             // Whether it is in the log is open, and a retry is harmless: whoever sent it finds out who leads now.

@@ -100,7 +100,8 @@ impl Running {
             self.term = term;
             self.stamps.begin_term(self.parts.state.read().state.stamp_ms());
         }
-        self.stamps.stamp(self.parts.clock.wall_ms(), self.parts.clock.monotonic())
+        let wall_ms = self.parts.clock.wall_ms().saturating_add(self.parts.clock_offset.ms());
+        self.stamps.stamp(wall_ms, self.parts.clock.monotonic())
     }
 
     fn tick_wanted(&self) -> bool {
@@ -109,7 +110,7 @@ impl Running {
         }
         // Never waits for the state: there is another tick soon.
         let Some(applied) = self.parts.state.try_read() else { return false };
-        let now_ms = self.parts.clock.wall_ms();
+        let now_ms = self.parts.clock.wall_ms().saturating_add(self.parts.clock_offset.ms());
         let is_due = applied.state.due_ms().is_some_and(|due_ms| due_ms <= now_ms);
         let is_old = now_ms.saturating_sub(applied.state.stamp_ms()) >= IDLE_TICK_MS;
         is_due || (is_old && applied.state.counters().events > 0)

@@ -178,6 +178,63 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/cluster/drain": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Empty a node
+         * @description Its shards are led elsewhere at once, and their replicas move where there are nodes to take them. No write fails for it.
+         */
+        post: operations["drain_node"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/cluster/move": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Have a shard led by a node */
+        post: operations["move_shard"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/cluster/rebalance": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * What would bring the fleet into balance
+         * @description A fleet balances itself, one shard at a time; this shows what is still to come.
+         */
+        post: operations["rebalance"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/dead-letters": {
         parameters: {
             query?: never;
@@ -213,6 +270,45 @@ export interface paths {
          */
         post: operations["retry_dead_letters"];
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/definitions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Defined metrics */
+        get: operations["get_definitions"];
+        /** Replace all defined metrics */
+        put: operations["replace_definitions"];
+        /**
+         * Define a metric
+         * @description One of the same name is replaced.
+         */
+        post: operations["add_definition"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/definitions/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Remove a defined metric */
+        delete: operations["remove_definition"];
         options?: never;
         head?: never;
         patch?: never;
@@ -421,6 +517,10 @@ export interface components {
             metrics: components["schemas"]["Metric"][];
         };
         Cluster: {
+            /** @description Differs from that of every other cluster. */
+            id: string;
+            /** @description The node that decides where shards are; null while there is none, and on a single node. */
+            metadata_leader: string | null;
             name: string;
             nodes: components["schemas"]["ClusterNode"][];
             /**
@@ -431,17 +531,52 @@ export interface components {
             shards: components["schemas"]["ClusterShard"][];
         };
         ClusterNode: {
+            /** @description This node reaches it. */
+            alive: boolean;
+            /** @description It gives its shards away, or shuts down. */
             draining: boolean;
+            /** @description Where it serves HTTP, as it says itself; null if it was never seen. */
+            http: string | null;
+            id: string;
+            /** @description Shards that it leads. */
+            leads: number;
+            /** @description This is the node that answers. */
+            me: boolean;
             name: string;
-            /** @description Its disk is nearly full. */
+            /** @description Where other nodes reach it; empty on a single node. */
+            peer: string;
+            /** @description Its disk is nearly full; only told of the node that answers. */
             read_only: boolean;
             /** @description It can take writes. */
             ready: boolean;
-            version: string;
+            /** @description Replicas placed on it. */
+            replicas: number;
+            /**
+             * Format: int64
+             * @description How long that has been so, in milliseconds, as far as this node has seen.
+             */
+            since_ms: number | null;
+            version: string | null;
+        };
+        ClusterReplica: {
+            /**
+             * Format: int64
+             * @description Null while the node does not answer.
+             */
+            applied: number | null;
+            /** @description Of the state at `applied`: replicas that have applied as much have the same. */
+            checksum: string | null;
+            /** Format: int64 */
+            lag: number | null;
+            node: string;
+            role: components["schemas"]["Role"];
+            stopped: string | null;
         };
         ClusterShard: {
             /** Format: int64 */
             applied: number;
+            /** @description Nodes that a replica is on its way to. */
+            coming: components["schemas"]["Coming"][];
             /** Format: int64 */
             commit: number;
             /**
@@ -449,29 +584,30 @@ export interface components {
              * @description Events counted since the shard was made.
              */
             events: number;
+            /** @description Nodes that give their replica up. */
+            going: string[];
             /**
              * Format: int64
-             * @description Entries committed and not applied.
+             * @description Entries that the replica which is furthest behind lacks.
              */
             lag: number;
             /**
              * Format: int64
-             * @description Last entry of the log.
+             * @description Last entry of the leader's log.
              */
             last_log: number;
             /** Format: date-time */
             last_snapshot: string | null;
-            /**
-             * Format: int64
-             * @description Null while there is none.
-             */
-            leader: number | null;
-            replicas: number[];
+            /** @description Name of the node that leads it; null while there is none. */
+            leader: string | null;
+            /** @description Where it is to be; the first is to lead. */
+            placed: string[];
+            replicas: components["schemas"]["ClusterReplica"][];
             /** Format: int32 */
             shard: number;
             /**
              * Format: int64
-             * @description Last entry that a snapshot covers.
+             * @description Last entry that a snapshot of the leader covers.
              */
             snapshot: number;
             /** @description Why it stopped; null when it works. */
@@ -483,6 +619,16 @@ export interface components {
              * @description Event time before which no open window remains; null before the first event.
              */
             watermark: string | null;
+        };
+        Coming: {
+            /**
+             * Format: int64
+             * @description Of the snapshot that is on its way; only told by the node that it comes to.
+             */
+            done_bytes: number | null;
+            node: string;
+            /** Format: int64 */
+            total_bytes: number | null;
         };
         /** @description An earlier row beside a row. */
         Compared: {
@@ -527,6 +673,22 @@ export interface components {
             dropped: number;
             /** Format: int64 */
             total: number;
+        };
+        DefinitionSet: {
+            definitions: Record<string, never>[];
+            /**
+             * Format: int64
+             * @description One more with every change. A change names the version that it was made on, and is refused if there has been another.
+             */
+            version: number;
+        };
+        DrainRequest: {
+            /** @description Only show what would be moved. */
+            dry_run?: boolean;
+            /** @description Name or id of a node. */
+            node: string;
+            /** @description Take part again instead. */
+            undo?: boolean;
         };
         /**
          * @description What went wrong, for programs. Names are part of the interface.
@@ -640,6 +802,27 @@ export interface components {
         };
         /** @enum {string} */
         MetricKind: "defined" | "event";
+        MoveRequest: {
+            /** @description Only show what would be moved. */
+            dry_run?: boolean;
+            /** @description Name or id of the node that is to lead the shard. It gets a replica, in place of the leader's, if it has none. */
+            node: string;
+            /** Format: int32 */
+            shard: number;
+        };
+        Moves: {
+            dry_run: boolean;
+            /** @description One after the other, by themselves. */
+            steps: components["schemas"]["MoveStep"][];
+        };
+        MoveStep: {
+            /** @description Nodes; the first leads. */
+            from: string[];
+            reason: string;
+            /** Format: int32 */
+            shard: number;
+            to: string[];
+        };
         NamedAnswer: {
             data: components["schemas"]["Row"][];
             /** @description The figure of this moment, of queries that have one. */
@@ -817,6 +1000,10 @@ export interface components {
         QueryBody: components["schemas"]["Query"] | {
             queries: components["schemas"]["Query"][];
         };
+        RebalanceRequest: {
+            /** @description Only show what would be moved. The fleet balances itself, so there is nothing else to ask for. */
+            dry_run?: boolean;
+        };
         /** @description What an answer covers, how fresh it is and how exact. */
         Receipt: {
             /**
@@ -927,6 +1114,8 @@ export interface components {
             /** @description As listed; all letters if it is left out. */
             ids?: (string | number)[] | null;
         };
+        /** @enum {string} */
+        Role: "leader" | "follower" | "learner";
         Row: {
             /** @description The same step and group of the range it is compared with. */
             compare?: components["schemas"]["Compared"];
@@ -1938,6 +2127,444 @@ export interface operations {
             };
         };
     };
+    drain_node: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DrainRequest"];
+            };
+        };
+        responses: {
+            /** @description What follows. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Moves"];
+                };
+            };
+            /** @description `bad_json`: the body is not JSON. `bad_request`: the request cannot be understood. `empty_body`: the request has no body. */
+            400: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "bad_json" | "bad_request" | "empty_body";
+                    };
+                };
+            };
+            /** @description `request_timeout`: the request did not arrive in time. */
+            408: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "request_timeout";
+                    };
+                };
+            };
+            /** @description `body_too_large`: the body is too large. */
+            413: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "body_too_large";
+                    };
+                };
+            };
+            /** @description The address is over 64 KiB. No body. */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `bad_parameter`: a parameter is not valid. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "bad_parameter";
+                    };
+                };
+            };
+            /** @description `overloaded`: the node is busy. `rate_limited`: this client asks for too much. */
+            429: {
+                headers: {
+                    "Retry-After": components["headers"]["RetryAfter"];
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "overloaded" | "rate_limited";
+                    };
+                };
+            };
+            /** @description The head of the request is over 256 KiB. No body. */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `internal`: internal error. */
+            500: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "internal";
+                    };
+                };
+            };
+            /** @description `partly_durable`: only part of the batch was made durable. `shard_unavailable`: a shard cannot be reached. `shutting_down`: the node is shutting down. `storage_failed`: a shard stopped after a storage error. */
+            503: {
+                headers: {
+                    "Retry-After": components["headers"]["RetryAfter"];
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "partly_durable" | "shard_unavailable" | "shutting_down" | "storage_failed";
+                    };
+                };
+            };
+            /** @description `disk_full`: the disk is nearly full. */
+            507: {
+                headers: {
+                    "Retry-After": components["headers"]["RetryAfter"];
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "disk_full";
+                    };
+                };
+            };
+        };
+    };
+    move_shard: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["MoveRequest"];
+            };
+        };
+        responses: {
+            /** @description What follows. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Moves"];
+                };
+            };
+            /** @description `bad_json`: the body is not JSON. `bad_request`: the request cannot be understood. `empty_body`: the request has no body. */
+            400: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "bad_json" | "bad_request" | "empty_body";
+                    };
+                };
+            };
+            /** @description `request_timeout`: the request did not arrive in time. */
+            408: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "request_timeout";
+                    };
+                };
+            };
+            /** @description `body_too_large`: the body is too large. */
+            413: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "body_too_large";
+                    };
+                };
+            };
+            /** @description The address is over 64 KiB. No body. */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `bad_parameter`: a parameter is not valid. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "bad_parameter";
+                    };
+                };
+            };
+            /** @description `overloaded`: the node is busy. `rate_limited`: this client asks for too much. */
+            429: {
+                headers: {
+                    "Retry-After": components["headers"]["RetryAfter"];
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "overloaded" | "rate_limited";
+                    };
+                };
+            };
+            /** @description The head of the request is over 256 KiB. No body. */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `internal`: internal error. */
+            500: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "internal";
+                    };
+                };
+            };
+            /** @description `partly_durable`: only part of the batch was made durable. `shard_unavailable`: a shard cannot be reached. `shutting_down`: the node is shutting down. `storage_failed`: a shard stopped after a storage error. */
+            503: {
+                headers: {
+                    "Retry-After": components["headers"]["RetryAfter"];
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "partly_durable" | "shard_unavailable" | "shutting_down" | "storage_failed";
+                    };
+                };
+            };
+            /** @description `disk_full`: the disk is nearly full. */
+            507: {
+                headers: {
+                    "Retry-After": components["headers"]["RetryAfter"];
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "disk_full";
+                    };
+                };
+            };
+        };
+    };
+    rebalance: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RebalanceRequest"];
+            };
+        };
+        responses: {
+            /** @description What follows. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Moves"];
+                };
+            };
+            /** @description `bad_json`: the body is not JSON. `bad_request`: the request cannot be understood. `empty_body`: the request has no body. */
+            400: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "bad_json" | "bad_request" | "empty_body";
+                    };
+                };
+            };
+            /** @description `request_timeout`: the request did not arrive in time. */
+            408: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "request_timeout";
+                    };
+                };
+            };
+            /** @description `body_too_large`: the body is too large. */
+            413: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "body_too_large";
+                    };
+                };
+            };
+            /** @description The address is over 64 KiB. No body. */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `bad_parameter`: a parameter is not valid. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "bad_parameter";
+                    };
+                };
+            };
+            /** @description `overloaded`: the node is busy. `rate_limited`: this client asks for too much. */
+            429: {
+                headers: {
+                    "Retry-After": components["headers"]["RetryAfter"];
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "overloaded" | "rate_limited";
+                    };
+                };
+            };
+            /** @description The head of the request is over 256 KiB. No body. */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `internal`: internal error. */
+            500: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "internal";
+                    };
+                };
+            };
+            /** @description `partly_durable`: only part of the batch was made durable. `shard_unavailable`: a shard cannot be reached. `shutting_down`: the node is shutting down. `storage_failed`: a shard stopped after a storage error. */
+            503: {
+                headers: {
+                    "Retry-After": components["headers"]["RetryAfter"];
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "partly_durable" | "shard_unavailable" | "shutting_down" | "storage_failed";
+                    };
+                };
+            };
+            /** @description `disk_full`: the disk is nearly full. */
+            507: {
+                headers: {
+                    "Retry-After": components["headers"]["RetryAfter"];
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "disk_full";
+                    };
+                };
+            };
+        };
+    };
     list_dead_letters: {
         parameters: {
             query?: {
@@ -2079,6 +2706,517 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"] & {
                         /** @enum {string} */
                         code?: "bad_json" | "bad_request";
+                    };
+                };
+            };
+            /** @description `request_timeout`: the request did not arrive in time. */
+            408: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "request_timeout";
+                    };
+                };
+            };
+            /** @description `body_too_large`: the body is too large. */
+            413: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "body_too_large";
+                    };
+                };
+            };
+            /** @description The address is over 64 KiB. No body. */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `bad_parameter`: a parameter is not valid. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "bad_parameter";
+                    };
+                };
+            };
+            /** @description `overloaded`: the node is busy. `rate_limited`: this client asks for too much. */
+            429: {
+                headers: {
+                    "Retry-After": components["headers"]["RetryAfter"];
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "overloaded" | "rate_limited";
+                    };
+                };
+            };
+            /** @description The head of the request is over 256 KiB. No body. */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `internal`: internal error. */
+            500: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "internal";
+                    };
+                };
+            };
+            /** @description `partly_durable`: only part of the batch was made durable. `shard_unavailable`: a shard cannot be reached. `shutting_down`: the node is shutting down. `storage_failed`: a shard stopped after a storage error. */
+            503: {
+                headers: {
+                    "Retry-After": components["headers"]["RetryAfter"];
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "partly_durable" | "shard_unavailable" | "shutting_down" | "storage_failed";
+                    };
+                };
+            };
+            /** @description `disk_full`: the disk is nearly full. */
+            507: {
+                headers: {
+                    "Retry-After": components["headers"]["RetryAfter"];
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "disk_full";
+                    };
+                };
+            };
+        };
+    };
+    get_definitions: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description All of them. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DefinitionSet"];
+                };
+            };
+            /** @description `bad_request`: the request cannot be understood. */
+            400: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "bad_request";
+                    };
+                };
+            };
+            /** @description The address is over 64 KiB. No body. */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `overloaded`: the node is busy. `rate_limited`: this client asks for too much. */
+            429: {
+                headers: {
+                    "Retry-After": components["headers"]["RetryAfter"];
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "overloaded" | "rate_limited";
+                    };
+                };
+            };
+            /** @description The head of the request is over 256 KiB. No body. */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `internal`: internal error. */
+            500: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "internal";
+                    };
+                };
+            };
+        };
+    };
+    replace_definitions: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DefinitionSet"];
+            };
+        };
+        responses: {
+            /** @description As they are now. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DefinitionSet"];
+                };
+            };
+            /** @description `bad_json`: the body is not JSON. `bad_request`: the request cannot be understood. `empty_body`: the request has no body. */
+            400: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "bad_json" | "bad_request" | "empty_body";
+                    };
+                };
+            };
+            /** @description `request_timeout`: the request did not arrive in time. */
+            408: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "request_timeout";
+                    };
+                };
+            };
+            /** @description `body_too_large`: the body is too large. */
+            413: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "body_too_large";
+                    };
+                };
+            };
+            /** @description The address is over 64 KiB. No body. */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `bad_parameter`: a parameter is not valid. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "bad_parameter";
+                    };
+                };
+            };
+            /** @description `overloaded`: the node is busy. `rate_limited`: this client asks for too much. */
+            429: {
+                headers: {
+                    "Retry-After": components["headers"]["RetryAfter"];
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "overloaded" | "rate_limited";
+                    };
+                };
+            };
+            /** @description The head of the request is over 256 KiB. No body. */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `internal`: internal error. */
+            500: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "internal";
+                    };
+                };
+            };
+            /** @description `partly_durable`: only part of the batch was made durable. `shard_unavailable`: a shard cannot be reached. `shutting_down`: the node is shutting down. `storage_failed`: a shard stopped after a storage error. */
+            503: {
+                headers: {
+                    "Retry-After": components["headers"]["RetryAfter"];
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "partly_durable" | "shard_unavailable" | "shutting_down" | "storage_failed";
+                    };
+                };
+            };
+            /** @description `disk_full`: the disk is nearly full. */
+            507: {
+                headers: {
+                    "Retry-After": components["headers"]["RetryAfter"];
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "disk_full";
+                    };
+                };
+            };
+        };
+    };
+    add_definition: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": Record<string, never>;
+            };
+        };
+        responses: {
+            /** @description All of them. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DefinitionSet"];
+                };
+            };
+            /** @description `bad_json`: the body is not JSON. `bad_request`: the request cannot be understood. `empty_body`: the request has no body. */
+            400: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "bad_json" | "bad_request" | "empty_body";
+                    };
+                };
+            };
+            /** @description `request_timeout`: the request did not arrive in time. */
+            408: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "request_timeout";
+                    };
+                };
+            };
+            /** @description `body_too_large`: the body is too large. */
+            413: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "body_too_large";
+                    };
+                };
+            };
+            /** @description The address is over 64 KiB. No body. */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `bad_parameter`: a parameter is not valid. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "bad_parameter";
+                    };
+                };
+            };
+            /** @description `overloaded`: the node is busy. `rate_limited`: this client asks for too much. */
+            429: {
+                headers: {
+                    "Retry-After": components["headers"]["RetryAfter"];
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "overloaded" | "rate_limited";
+                    };
+                };
+            };
+            /** @description The head of the request is over 256 KiB. No body. */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `internal`: internal error. */
+            500: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "internal";
+                    };
+                };
+            };
+            /** @description `partly_durable`: only part of the batch was made durable. `shard_unavailable`: a shard cannot be reached. `shutting_down`: the node is shutting down. `storage_failed`: a shard stopped after a storage error. */
+            503: {
+                headers: {
+                    "Retry-After": components["headers"]["RetryAfter"];
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "partly_durable" | "shard_unavailable" | "shutting_down" | "storage_failed";
+                    };
+                };
+            };
+            /** @description `disk_full`: the disk is nearly full. */
+            507: {
+                headers: {
+                    "Retry-After": components["headers"]["RetryAfter"];
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "disk_full";
+                    };
+                };
+            };
+        };
+    };
+    remove_definition: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Those that are left. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DefinitionSet"];
+                };
+            };
+            /** @description `bad_json`: the body is not JSON. `bad_request`: the request cannot be understood. `empty_body`: the request has no body. */
+            400: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "bad_json" | "bad_request" | "empty_body";
                     };
                 };
             };

@@ -30,6 +30,8 @@ pub struct Plan {
     pub events_per_second: Option<f64>,
     /// Refused bodies are sent again until they are accepted; otherwise they are lost, as they are under overload.
     pub retry: bool,
+    /// How often all bodies are sent, each time with other ids.
+    pub rounds: u32,
 }
 
 /// What became of a run.
@@ -62,15 +64,16 @@ pub fn percentile(sorted: &[Duration], q: f64) -> Duration {
 /// The server cannot be reached, answers something else than an ack or a refusal, or accepts nothing for a long time.
 pub async fn run(address: &str, bodies: Arc<Vec<Body>>, plan: Plan) -> Result<Outcome, CliError> {
     let next = Arc::new(AtomicUsize::new(0));
-    let total: u64 = bodies.iter().map(|b| b.events).sum();
+    let total = bodies.iter().map(|b| b.events).sum::<u64>() * u64::from(plan.rounds);
     let started = Instant::now();
     let mut connections = JoinSet::new();
     for _ in 0..plan.connections.max(1) {
         let connection = Connection::open(address).await?;
         let (bodies, next) = (bodies.clone(), next.clone());
         // Evenly spaced over the time that the whole should take.
-        let pace = plan.events_per_second.map(|rate| (started, total as f64 / rate / bodies.len().max(1) as f64));
-        connections.spawn(drive(connection, bodies, next, pace, plan.retry));
+        let requests = bodies.len().max(1) as f64 * f64::from(plan.rounds);
+        let pace = plan.events_per_second.map(|rate| (started, total as f64 / rate / requests));
+        connections.spawn(drive(connection, bodies, next, pace, plan));
     }
     let mut outcome = Outcome::default();
     while let Some(part) = connections.join_next().await {
@@ -90,12 +93,14 @@ async fn drive(
     bodies: Arc<Vec<Body>>,
     next: Arc<AtomicUsize>,
     pace: Option<(Instant, f64)>,
-    retry: bool,
+    plan: Plan,
 ) -> Result<Outcome, CliError> {
     let mut outcome = Outcome::default();
     loop {
         let index = next.fetch_add(1, Ordering::Relaxed);
-        let Some(body) = bodies.get(index) else { return Ok(outcome) };
+        let round = index / bodies.len().max(1);
+        let Some(body) = bodies.get(index % bodies.len().max(1)).filter(|_| round < plan.rounds as usize) else { return Ok(outcome) };
+        let body = body.in_round(round as u32);
         if let Some((started, seconds_each)) = pace {
             tokio::time::sleep_until(started + Duration::from_secs_f64(seconds_each * index as f64)).await;
         }
@@ -115,7 +120,7 @@ async fn drive(
                     if begun.elapsed() > STALLED_AFTER {
                         return Err(CliError::Failed(format!("the node has accepted nothing for {} s", STALLED_AFTER.as_secs())));
                     }
-                    if retry {
+                    if plan.retry {
                         tokio::time::sleep(REFUSED_PAUSE).await;
                         continue;
                     }
@@ -223,7 +228,7 @@ mod tests {
     #[tokio::test]
     async fn refused_bodies_are_sent_until_accepted_or_lost_as_planned() {
         let address = node(3).await;
-        let plan = Plan { connections: 4, events_per_second: None, retry: true };
+        let plan = Plan { connections: 4, events_per_second: None, retry: true, rounds: 1 };
         let outcome = run(&address, bodies(50), plan).await.expect("a run");
         assert_eq!((outcome.accepted, outcome.acks.len()), (100, 50));
         assert!(outcome.refused >= 16, "{}", outcome.refused);
@@ -233,8 +238,8 @@ mod tests {
 
     #[tokio::test]
     async fn offered_load_is_spread_over_time() {
-        let plan = Plan { connections: 2, events_per_second: Some(200.0), retry: true };
-        let outcome = run(&node(0).await, bodies(20), plan).await.expect("a run");
+        let plan = Plan { connections: 2, events_per_second: Some(200.0), retry: true, rounds: 2 };
+        let outcome = run(&node(0).await, bodies(10), plan).await.expect("a run");
         assert!(outcome.took >= Duration::from_millis(190), "{:?}", outcome.took);
     }
 

@@ -18,6 +18,11 @@ const QUERIES: [(&str, &str); 4] = [
     ("p95 of value by hour", "metric=*&agg=p95&step=1h"),
 ];
 
+/// The questions as paths, about the range `[from_ms, to_ms)`.
+pub fn paths(from_ms: i64, to_ms: i64) -> Vec<(&'static str, String)> {
+    QUERIES.iter().map(|&(name, query)| (name, format!("/v1/query?{query}&from={from_ms}&to={to_ms}"))).collect()
+}
+
 /// How long one question took, over and over.
 #[derive(Clone, Debug)]
 pub struct Timed {
@@ -37,8 +42,7 @@ pub struct Timed {
 pub async fn run(address: &str, from_ms: i64, to_ms: i64, repeat: usize) -> Result<Vec<Timed>, CliError> {
     let mut connection = Connection::open(address).await?;
     let mut results = Vec::with_capacity(QUERIES.len());
-    for (name, query) in QUERIES {
-        let path = format!("/v1/query?{query}&from={from_ms}&to={to_ms}");
+    for (name, path) in paths(from_ms, to_ms) {
         let mut times = Vec::with_capacity(repeat);
         let (mut rows, mut first) = (0, Duration::ZERO);
         for round in 0..WARM_UP + repeat {
@@ -61,7 +65,7 @@ pub async fn run(address: &str, from_ms: i64, to_ms: i64, repeat: usize) -> Resu
 }
 
 /// A fast answer to something else would be worth nothing.
-fn check(name: &str, status: u16, body: &[u8]) -> Result<usize, CliError> {
+pub fn check(name: &str, status: u16, body: &[u8]) -> Result<usize, CliError> {
     let answer: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     match (status, &answer["receipt"]["complete"], answer["data"].as_array()) {
         (200, serde_json::Value::Bool(true), Some(rows)) => Ok(rows.len()),

@@ -121,6 +121,14 @@ impl ServerUnderTest {
         }
     }
 
+    /// Ends it at once, as a power cut would but for the disk's cache, and keeps the data: its directory.
+    pub fn kill(mut self) -> PathBuf {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.keep_data = true;
+        self.data_dir.clone()
+    }
+
     /// SIGTERM, and waits for the end.
     ///
     /// # Errors

@@ -177,16 +177,19 @@ impl Stream {
     /// All events as NDJSON bodies of `batch` events.
     pub fn bodies(mut self, batch: u64) -> Vec<Body> {
         let mut bodies = Vec::with_capacity(self.count.div_ceil(batch) as usize);
-        while self.made < self.count {
-            let events = batch.min(self.count - self.made);
-            let mut ndjson = Vec::with_capacity(events as usize * 360);
-            for _ in 0..events {
-                self.write_event(&mut ndjson);
-            }
-            ndjson.shrink_to_fit();
-            bodies.push(Body { ndjson: ndjson.into(), events });
-        }
+        bodies.extend(std::iter::from_fn(|| self.body(batch)));
         bodies
+    }
+
+    /// The next `batch` events, or as many as are left.
+    pub fn body(&mut self, batch: u64) -> Option<Body> {
+        let events = batch.min(self.count - self.made);
+        let mut ndjson = Vec::with_capacity(events as usize * 360);
+        for _ in 0..events {
+            self.write_event(&mut ndjson);
+        }
+        ndjson.shrink_to_fit();
+        (events > 0).then(|| Body { ndjson: ndjson.into(), events })
     }
 }
 
@@ -195,6 +198,32 @@ impl Stream {
 pub struct Body {
     pub ndjson: Bytes,
     pub events: u64,
+}
+
+/// How every line of a body begins.
+const LINE_HEAD: &[u8] = b"{\"event_id\":\"";
+/// Hexadecimal digits of an id that differ between rounds.
+const ROUND_DIGITS: usize = 8;
+
+impl Body {
+    /// The same events with other ids, in each round others: new events of the same windows.
+    pub fn in_round(&self, round: u32) -> Self {
+        if round == 0 {
+            return self.clone();
+        }
+        let mut ndjson = self.ndjson.to_vec();
+        let mut start = 0;
+        while let Some(line) = ndjson.get_mut(start..).filter(|rest| !rest.is_empty()) {
+            let end = memchr::memchr(b'\n', line).map_or(line.len(), |at| at + 1);
+            if let Some(digits) = line.get_mut(LINE_HEAD.len()..LINE_HEAD.len() + ROUND_DIGITS) {
+                let old = std::str::from_utf8(digits).ok().and_then(|d| u32::from_str_radix(d, 16).ok()).unwrap_or_default();
+                // Another number for each round, and never the old one.
+                digits.copy_from_slice(format!("{:08x}", old ^ round.wrapping_mul(0x9e37_79b1)).as_bytes());
+            }
+            start += end;
+        }
+        Self { ndjson: ndjson.into(), events: self.events }
+    }
 }
 
 /// Version 4 layout, as SDKs send it.
@@ -223,6 +252,22 @@ mod tests {
         assert_eq!(text(1), text(1));
         assert_ne!(text(1), text(2));
         assert_eq!(bodies(1).iter().map(|b| b.events).collect::<Vec<_>>(), [200, 200, 100]);
+    }
+
+    #[test]
+    fn a_round_has_other_ids_and_is_otherwise_the_same() {
+        let bodies = Stream::new(3, Shape::Dense, 300, END).bodies(100);
+        let (mut ids, mut rest) = (HashSet::new(), HashSet::new());
+        for round in 0..4 {
+            for body in bodies.iter().map(|b| b.in_round(round)) {
+                for line in std::str::from_utf8(&body.ndjson).expect("text").lines() {
+                    let event = parse_event(line).expect("a valid event");
+                    assert!(ids.insert(event.event_id.expect("an id").into_owned()));
+                    rest.insert(line[LINE_HEAD.len() + ROUND_DIGITS..].to_owned());
+                }
+            }
+        }
+        assert_eq!((ids.len(), rest.len()), (1_200, 300));
     }
 
     #[test]

@@ -1,5 +1,8 @@
-//! `tallymesh bench ingest | query`: what a node can do, and what it costs.
+//! `tallymesh bench ...`: what a node can do, and what it costs.
 
+mod steady;
+
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +28,17 @@ const SETTLE_LATENESS: &str = "windows.lateness=2s";
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Without --url, a node is started in a process of its own, on a new directory under the working directory, and removed afterwards.
-Build with --release, and leave the machine alone meanwhile."
+Build with --release, and leave the machine alone meanwhile.
+
+Examples:
+  What an event costs, until every window is sealed and folded:
+    tallymesh bench ingest --stream sparse --events 3000000 --settle
+
+  Acks at half of what the node can take:
+    tallymesh bench ingest --events 3000000 --offer 400000
+
+  Four questions over a day of events:
+    tallymesh bench query --events 3000000 --settle"
 )]
 pub struct BenchArgs {
     #[command(subcommand)]
@@ -38,6 +51,32 @@ enum What {
     Ingest(IngestArgs),
     /// Latency of four usual questions over a day of events
     Query(QueryArgs),
+    /// From an ack to the first answer that shows its event
+    Freshness(steady::FreshnessArgs),
+    /// Dashboards that ask at a steady rate beside events that come at a steady rate
+    Dashboard(steady::DashboardArgs),
+    /// Memory, minute by minute, while the same windows get new events
+    Memory(steady::MemoryArgs),
+    /// From a kill -9 to taking writes again
+    Restart(steady::RestartArgs),
+    /// The events themselves, as NDJSON on standard output
+    Stream(StreamOutArgs),
+}
+
+/// For whoever wants to send the same events elsewhere.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  tallymesh bench stream --stream dense --events 100000 > events.ndjson")]
+struct StreamOutArgs {
+    /// How many events
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=50_000_000))]
+    events: u64,
+    /// Spread over a day or over an hour
+    #[arg(long, value_enum, default_value = "sparse")]
+    stream: Shape,
+    /// Another seed makes other events
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
 }
 
 #[derive(Debug, clap::Args)]
@@ -103,7 +142,29 @@ pub async fn run(args: BenchArgs) -> Result<(), CliError> {
     match args.what {
         What::Ingest(args) => ingest(args).await,
         What::Query(args) => query(args).await,
+        What::Freshness(args) => steady::freshness(args).await,
+        What::Dashboard(args) => steady::dashboard(args).await,
+        What::Memory(args) => steady::memory(args).await,
+        What::Restart(args) => steady::restart(args).await,
+        What::Stream(args) => stream_out(&args),
     }
+}
+
+/// Events that are made and written at a time.
+const STREAM_OUT_EVENTS: u64 = 10_000;
+
+fn stream_out(args: &StreamOutArgs) -> Result<(), CliError> {
+    let mut stream = Stream::new(args.seed, args.stream, args.events, end_ms(args.stream));
+    let mut out = std::io::stdout().lock();
+    while let Some(body) = stream.body(STREAM_OUT_EVENTS) {
+        out.write_all(&body.ndjson).map_err(|e| CliError::Failed(format!("writing events: {e}")))?;
+    }
+    Ok(())
+}
+
+/// The stream begins at the last but one midnight, UTC: all its windows, the day too, are over.
+fn end_ms(shape: Shape) -> i64 {
+    Grain::Day.floor(SystemClock::new().wall_ms()) - DAY_MS + shape.span_ms()
 }
 
 /// The node that is measured: a child, or one that runs somewhere.
@@ -143,13 +204,12 @@ impl StreamArgs {
         made.map(Arc::new).map_err(|e| CliError::Failed(format!("making events: {e}")))
     }
 
-    /// The stream begins at the last but one midnight, UTC: all its windows, the day too, are over.
     fn end_ms(&self) -> i64 {
-        Grain::Day.floor(SystemClock::new().wall_ms()) - DAY_MS + self.stream.span_ms()
+        end_ms(self.stream)
     }
 
     fn plan(&self) -> Plan {
-        Plan { connections: usize::from(self.connections), events_per_second: None, retry: true }
+        Plan { connections: usize::from(self.connections), events_per_second: None, retry: true, rounds: 1 }
     }
 }
 
@@ -180,7 +240,7 @@ async fn ingest(args: IngestArgs) -> Result<(), CliError> {
         let before = target.usage();
         // A node that is slow to answer must not slow down what is offered.
         let connections = (f64::from(args.stream.connections) * times).ceil() as usize;
-        let plan = Plan { connections, events_per_second: Some(offered), retry: false };
+        let plan = Plan { connections, events_per_second: Some(offered), retry: false, rounds: 1 };
         let overloaded = run_load(&target.address, bodies, plan).await?;
         row(&mut table, "overload: offered", offered, "events/s");
         let overloaded_per_cpu_second = measured(&mut table, &target, before, &overloaded, "overload: ");

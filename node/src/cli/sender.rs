@@ -1,10 +1,13 @@
-//! Sends batches of events to a node and sees each through: what may be retried is, with growing pauses, for a bounded time.
+//! Sends batches of events to a node, or to the nodes of a fleet in turn, and sees each through: what may be retried is, with growing pauses, for a bounded time.
 //!
 //! Retrying is safe because every event has an id, or the batch an idempotency key that gives it one (I5).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use nodes::Turns;
+use parking_lot::Mutex;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
@@ -12,6 +15,7 @@ use tokio::time::Instant;
 
 use super::client::{CliError, Client};
 
+mod nodes;
 #[cfg(test)]
 mod tests;
 
@@ -21,8 +25,9 @@ const ZSTD_LEVEL: i32 = 1;
 /// First pause before a retry; each next one doubles.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// How long one attempt may take.
+/// How long one attempt may take: on one node as long as it needs, of several another one may be quicker.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(60);
+const ATTEMPT_TIMEOUT_OF_SEVERAL: Duration = Duration::from_secs(10);
 /// Reasons of rejection kept for the report.
 const REASONS_MAX: usize = 5;
 
@@ -106,7 +111,9 @@ impl Totals {
 /// Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Sender {
-    client: Client,
+    clients: Arc<[Client]>,
+    turns: Arc<Mutex<Turns>>,
+    started: Instant,
     retry_for: Duration,
 }
 
@@ -118,7 +125,13 @@ enum Attempt {
 impl Sender {
     /// A batch that still fails after `retry_for` fails for good.
     pub fn new(client: Client, retry_for: Duration) -> Self {
-        Self { client, retry_for }
+        Self::over([client].into(), retry_for)
+    }
+
+    /// The same to any of these nodes, of which there is at least one: what one does not answer the next is given.
+    pub fn over(clients: Arc<[Client]>, retry_for: Duration) -> Self {
+        let turns = Arc::new(Mutex::new(Turns::new(clients.len())));
+        Self { clients, turns, started: Instant::now(), retry_for }
     }
 
     /// Sends one batch; answers when its events are durable and counted.
@@ -130,10 +143,16 @@ impl Sender {
         let mut retries = 0;
         let mut pause = PAUSE_MIN;
         loop {
-            let (error, at_least) = match self.attempt(batch).await? {
+            let node = self.turns.lock().take(self.started.elapsed());
+            let (error, at_least) = match self.attempt(&self.clients[node], batch).await? {
                 Attempt::Done(answer) => return Ok(totals(batch, answer, retries)),
                 Attempt::Retry { error, at_least } => (error, at_least),
             };
+            let is_away = matches!(error, CliError::Unreachable { .. });
+            if is_away && self.turns.lock().failed(node, self.started.elapsed()) && started.elapsed() < self.retry_for {
+                retries += 1;
+                continue;
+            }
             // Senders that were refused together should not come back together.
             let jitter = 0.75 + 0.5 * rand::Rng::random::<f64>(&mut <rand::rngs::SmallRng as rand::SeedableRng>::from_os_rng());
             let wait = pause.mul_f64(jitter).max(at_least);
@@ -146,11 +165,11 @@ impl Sender {
         }
     }
 
-    async fn attempt(&self, batch: &Batch) -> Result<Attempt, CliError> {
-        let mut request = self
-            .client
+    async fn attempt(&self, client: &Client, batch: &Batch) -> Result<Attempt, CliError> {
+        let timeout = if self.clients.len() > 1 { ATTEMPT_TIMEOUT_OF_SEVERAL } else { ATTEMPT_TIMEOUT };
+        let mut request = client
             .request(Method::POST, "/v1/events")
-            .timeout(ATTEMPT_TIMEOUT)
+            .timeout(timeout)
             .header(CONTENT_TYPE, "application/x-ndjson")
             .body(batch.body.clone());
         if batch.is_zstd {
@@ -161,21 +180,21 @@ impl Sender {
         }
         let response = match request.send().await {
             Ok(response) => response,
-            Err(e) => return Ok(Attempt::Retry { error: self.client.transport_error(&e), at_least: Duration::ZERO }),
+            Err(e) => return Ok(Attempt::Retry { error: client.transport_error(&e), at_least: Duration::ZERO }),
         };
         let status = response.status();
         // 422 is the same answer when no event of the batch was good.
         if status == StatusCode::OK || status == StatusCode::UNPROCESSABLE_ENTITY {
             return match response.bytes().await {
-                Ok(body) => serde_json::from_slice(&body).map(Attempt::Done).map_err(|e| {
-                    CliError::Failed(format!("{} does not answer like a Tallymesh node of this version: {e}", self.client.base()))
-                }),
-                Err(e) => Ok(Attempt::Retry { error: self.client.transport_error(&e), at_least: Duration::ZERO }),
+                Ok(body) => serde_json::from_slice(&body)
+                    .map(Attempt::Done)
+                    .map_err(|e| CliError::Failed(format!("{} does not answer like a Tallymesh node of this version: {e}", client.base()))),
+                Err(e) => Ok(Attempt::Retry { error: client.transport_error(&e), at_least: Duration::ZERO }),
             };
         }
         let is_retryable = matches!(status.as_u16(), 408 | 429 | 502 | 503 | 504 | 507);
         let after = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok()).map(Duration::from_secs);
-        let error = self.client.refusal(response).await;
+        let error = client.refusal(response).await;
         if !is_retryable {
             return Err(error);
         }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use rustix::process::Signal;
+
 use super::CliError;
 use crate::boot::{Machine, RunningNode, interrupted};
 use crate::config::{Config, Sources};
@@ -51,6 +53,9 @@ pub struct ServeArgs {
     /// Override one setting; repeatable. What is not TOML is a string.
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
+    /// End, as on SIGTERM, when this process does, which started this one.
+    #[arg(long, value_name = "PID", hide = true)]
+    ends_with: Option<u32>,
 }
 
 impl ServeArgs {
@@ -76,10 +81,23 @@ impl ServeArgs {
 }
 
 pub async fn run(args: ServeArgs) -> Result<(), CliError> {
+    if let Some(parent) = args.ends_with {
+        end_with(parent)?;
+    }
     let config = Config::load(&args.sources()).map_err(|e| CliError::Usage(e.to_string()))?;
     logs::start(&config.logs).map_err(CliError::Failed)?;
     let node = RunningNode::start(config, Machine::this_one()).await.map_err(|e| CliError::Failed(e.to_string()))?;
     interrupted().await.map_err(|e| CliError::Failed(format!("cannot listen for signals: {e}")))?;
     node.shutdown().await;
     Ok(())
+}
+
+fn end_with(parent: u32) -> Result<(), CliError> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::TERM))
+        .map_err(|e| CliError::Failed(format!("cannot follow process {parent}: {e}")))?;
+    // It may have ended before that.
+    match rustix::process::getppid() {
+        Some(pid) if u32::try_from(pid.as_raw_nonzero().get()) == Ok(parent) => Ok(()),
+        _ => Err(CliError::Failed(format!("process {parent}, which this one was to end with, has ended"))),
+    }
 }

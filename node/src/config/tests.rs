@@ -134,7 +134,7 @@ fn cookie_comes_from_the_setting_or_a_file_and_is_not_printed() {
     std::fs::write(&file, "of a file and long enough\n").expect("written");
     let in_file = format!("peer.cookie_file={}", file.display());
     let access = |sets: &[String]| with_peers(sets).expect("valid").peer.access().expect("read").expect("a port");
-    assert_eq!(access(&[in_file.clone()]).cookie.0, "of a file and long enough");
+    assert_eq!(access(std::slice::from_ref(&in_file)).cookie.0, "of a file and long enough");
     let config = with_peers(&["peer.cookie=of a setting".to_owned()]).expect("valid");
     assert_eq!(config.peer.access().expect("read").expect("a port").cookie.0, "of a setting");
     assert!(!format!("{config:?}").contains("of a setting"));
@@ -143,7 +143,7 @@ fn cookie_comes_from_the_setting_or_a_file_and_is_not_printed() {
     let both = with_peers(&[in_file.clone(), "peer.cookie=x".to_owned()]).expect_err("both").to_string();
     assert!(both.contains("choose one"), "{both}");
     std::fs::write(&file, " \n").expect("written");
-    assert!(with_peers(&[in_file.clone()]).expect_err("empty").to_string().contains("nothing in it"));
+    assert!(with_peers(std::slice::from_ref(&in_file)).expect_err("empty").to_string().contains("nothing in it"));
     std::fs::remove_file(&file).expect("removed");
     assert!(with_peers(&[in_file]).expect_err("absent").to_string().contains("cannot be read"));
     assert!(Config::default().peer.access().expect("nothing to read").is_none());

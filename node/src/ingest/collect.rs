@@ -1,4 +1,5 @@
-//! Collects the encoded body in the pieces it arrives in, never more than its limit.
+//! Takes in the body in the pieces it arrives in, never more than its limit. A piece of a plain body is read at once, while it is in the processor's cache;
+//! those of a compressed one are kept, to be unpacked beside the threads that serve requests.
 //!
 //! Room is taken as the body arrives, a little ahead of it, and not for what its sender claims: a claim costs nothing, and a few idle connections could
 //! hold all room by it. While room is short, a body that dawdles gives back what it has.
@@ -12,16 +13,33 @@ use tallymesh_actors::admission::{Admission, Room};
 use tallymesh_protocol::error::{ErrorCode, Problem};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::decode::Encoding;
+use super::read::{Reader, Reading};
 use super::{Limits, refused, room_for};
 use crate::http::{TooSlow, body_problem};
 use crate::limits::{BODY_RATE_WINDOW_BUSY, BODY_ROOM_AHEAD_BYTES_MAX, BODY_ROOM_FIRST_BYTES, PIECE_BYTES_MIN};
+
+/// What came of a body.
+pub struct Collected {
+    pub room: Room,
+    /// As sent.
+    pub bytes: usize,
+    pub body: Arrived,
+}
+
+pub enum Arrived {
+    /// Read as it came; the reading is over but for its end.
+    Read(Box<Reader>),
+    Kept(Reading, Vec<Bytes>),
+}
 
 pub async fn collect(
     admission: &Admission,
     limits: &Limits,
     content_length: Option<usize>,
+    reading: Reading,
     body: &mut Body,
-) -> Result<(Vec<Bytes>, Room), Problem> {
+) -> Result<Collected, Problem> {
     let max = limits.encoded_bytes_max;
     if content_length.is_some_and(|length| length > max) {
         return Err(too_large(max));
@@ -29,7 +47,8 @@ pub async fn collect(
     let expected = content_length.unwrap_or(max);
     let mut room = room_for(admission, BODY_ROOM_FIRST_BYTES.min(expected)).await?;
     let mut pace = BusyPace::new(limits.busy_bytes_per_s_min);
-    let mut pieces = Pieces::default();
+    let mut bytes = 0;
+    let mut intake = Intake::new(reading);
     loop {
         let frame = tokio::select! {
             biased;
@@ -38,19 +57,63 @@ pub async fn collect(
         };
         let Some(frame) = frame else { break };
         let Ok(data) = frame.map_err(body_problem)?.into_data() else { continue };
-        let bytes = pieces.bytes + data.len();
+        bytes += data.len();
         if bytes > max {
             return Err(too_large(max));
         }
         pace.window_bytes += data.len();
-        pieces.push(data);
+        let is_long = data.len() >= YIELD_BYTES_MIN;
+        intake.push(data);
+        if is_long {
+            // Others may have waited for as long as reading it took.
+            tokio::task::yield_now().await;
+        }
         let ahead = bytes.clamp(BODY_ROOM_FIRST_BYTES, BODY_ROOM_AHEAD_BYTES_MAX);
         if bytes + ahead / 2 > room.bytes() && room.bytes() < expected.max(bytes) {
             room.resize_within((bytes + ahead).min(expected).max(bytes), patience(&room, bytes, expected)).await.map_err(refused)?;
             pace.restart();
         }
     }
-    Ok((pieces.finish(), room))
+    Ok(Collected { room, bytes, body: intake.finish()? })
+}
+
+/// A piece that takes so long to read that others get their turn after it, in bytes.
+const YIELD_BYTES_MIN: usize = 64 << 10;
+
+enum Intake {
+    Reading(Box<Reader>),
+    /// What is wrong with the body; the rest of it is heard out.
+    Refused(Problem),
+    Keeping(Reading, Pieces),
+}
+
+impl Intake {
+    fn new(reading: Reading) -> Self {
+        match reading.encoding {
+            Encoding::Identity => Self::Reading(Box::new(reading.begin())),
+            Encoding::Gzip | Encoding::Zstd | Encoding::Lz4 => Self::Keeping(reading, Pieces::default()),
+        }
+    }
+
+    fn push(&mut self, data: Bytes) {
+        match self {
+            Self::Reading(reader) => {
+                if let Err(problem) = reader.feed(&data) {
+                    *self = Self::Refused(problem);
+                }
+            }
+            Self::Refused(_) => {}
+            Self::Keeping(_, pieces) => pieces.push(data),
+        }
+    }
+
+    fn finish(self) -> Result<Arrived, Problem> {
+        match self {
+            Self::Reading(reader) => Ok(Arrived::Read(reader)),
+            Self::Refused(problem) => Err(problem),
+            Self::Keeping(reading, pieces) => Ok(Arrived::Kept(reading, pieces.finish())),
+        }
+    }
 }
 
 /// The more of a body is there, the longer it waits for the rest of its room: among bodies that cannot all be finished, those give way that lose least.
@@ -106,12 +169,10 @@ fn too_large(max: usize) -> Problem {
 struct Pieces {
     done: Vec<Bytes>,
     small: BytesMut,
-    bytes: usize,
 }
 
 impl Pieces {
     fn push(&mut self, data: Bytes) {
-        self.bytes += data.len();
         if data.len() < PIECE_BYTES_MIN {
             self.small.extend_from_slice(&data);
         } else {

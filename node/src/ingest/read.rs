@@ -1,4 +1,5 @@
-//! Takes a body apart: decode, split, parse, judge and encode in one pass, in windows; a body never exists whole once it is unpacked.
+//! Takes a body apart: decode, split, parse, judge and encode in one pass, in windows; a body never exists whole once it is unpacked, and what came as
+//! it is, never does.
 
 use std::sync::Arc;
 
@@ -53,31 +54,53 @@ impl Batch {
 }
 
 impl Reading {
+    /// The whole of a body, as it was sent.
+    ///
     /// # Errors
     /// The body as a whole is refused.
     pub fn read(self, pieces: Vec<Bytes>) -> Result<Batch, Problem> {
-        let mut sink = Sink {
-            encoder: BatchEncoder::new(self.shards, self.definitions.clone(), self.door, self.ids.clone()),
-            letters: Vec::new(),
-            letter_bytes: 0,
-            refusals: Refusals::default(),
-            watched: self.is_watched.then(Vec::new),
-            reading: &self,
-        };
-        let mut parser = BodyParser::new(self.format, self.limits);
-        let mut decoded_bytes = 0;
-        decode(self.encoding, pieces, &mut |window| {
-            decoded_bytes += window.len() as u64;
-            parser.feed(window, &mut sink)
-        })?;
-        parser.finish(&mut sink)?;
-        let Sink { encoder, letters, refusals, watched, .. } = sink;
-        Ok(Batch { encoded: encoder.finish(), letters, refusals, watched: watched.unwrap_or_default(), decoded_bytes })
+        let encoding = self.encoding;
+        let mut reader = self.begin();
+        decode(encoding, pieces, &mut |window| reader.feed(window))?;
+        reader.finish()
+    }
+
+    /// A body that is taken apart as it comes.
+    pub fn begin(self) -> Reader {
+        let parser = BodyParser::new(self.format, self.limits);
+        let encoder = BatchEncoder::new(self.shards, self.definitions.clone(), self.door, self.ids.clone());
+        let watched = self.is_watched.then(Vec::new);
+        let sink = Sink { reading: self, encoder, letters: Vec::new(), letter_bytes: 0, refusals: Refusals::default(), watched };
+        Reader { parser, sink, decoded_bytes: 0 }
     }
 }
 
-struct Sink<'a> {
-    reading: &'a Reading,
+/// A body of which the beginning has been read.
+pub struct Reader {
+    parser: BodyParser,
+    sink: Sink,
+    decoded_bytes: u64,
+}
+
+impl Reader {
+    /// # Errors
+    /// The body as a whole is refused; nothing more may be fed.
+    pub fn feed(&mut self, window: &[u8]) -> Result<(), Problem> {
+        self.decoded_bytes += window.len() as u64;
+        self.parser.feed(window, &mut self.sink)
+    }
+
+    /// # Errors
+    /// As [`Self::feed`].
+    pub fn finish(mut self) -> Result<Batch, Problem> {
+        self.parser.finish(&mut self.sink)?;
+        let Sink { encoder, letters, refusals, watched, .. } = self.sink;
+        Ok(Batch { encoded: encoder.finish(), letters, refusals, watched: watched.unwrap_or_default(), decoded_bytes: self.decoded_bytes })
+    }
+}
+
+struct Sink {
+    reading: Reading,
     encoder: BatchEncoder,
     letters: Vec<NewLetter>,
     letter_bytes: usize,
@@ -85,7 +108,7 @@ struct Sink<'a> {
     watched: Option<Vec<TailEvent>>,
 }
 
-impl EventSink for Sink<'_> {
+impl EventSink for Sink {
     fn event(&mut self, index: u32, event: &Event<'_>) {
         let versioned = match &self.reading.schema_version {
             Some(version) if event.schema_version.is_none() => {

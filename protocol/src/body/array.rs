@@ -137,7 +137,7 @@ impl ArraySplitter {
     /// ends before it does. `text` is what of `bytes` is valid UTF-8.
     #[inline]
     fn item(&mut self, index: u32, text: &str, bytes: &[u8], at: usize, sink: &mut impl EventSink) -> Result<Option<usize>, Problem> {
-        let length = match parse_leading_event(text, self.items.limits.depth) {
+        let length = match parse_leading_event(text, self.items.limits.depth, &mut self.items.order) {
             Some((parsed, length)) => {
                 if self.items.is_too_large(length) {
                     self.items.reject_too_large(index, &bytes[..length], sink);

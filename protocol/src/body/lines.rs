@@ -3,7 +3,7 @@
 use super::{EventSink, Items, empty_body};
 use crate::error::Problem;
 use crate::event::{RejectCode, Rejection};
-use crate::parse::parse_event_within;
+use crate::parse::parse_event_like;
 
 pub(super) struct LineSplitter {
     items: Items,
@@ -118,7 +118,8 @@ impl LineSplitter {
         if self.items.is_too_large(line.len()) {
             self.items.reject_too_large(index, line.as_bytes(), sink);
         } else {
-            self.items.deliver(index, parse_event_within(line, self.items.limits.depth), line, sink);
+            let parsed = parse_event_like(line, self.items.limits.depth, &mut self.items.order);
+            self.items.deliver(index, parsed, line, sink);
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! The columns of one shard while a request is encoded.
 
+use std::cell::RefCell;
+
 use hashbrown::HashTable;
 use rkyv::util::AlignedVec;
 
@@ -21,6 +23,17 @@ pub(super) struct ShardColumns {
     dictionary: HashTable<u32>,
 }
 
+thread_local! {
+    /// Columns that were encoded, empty: one request after the other needs as many, and as large ones.
+    #[expect(clippy::vec_box, reason = "they come and go in their boxes: what is moved is a pointer")]
+    static SPARE: RefCell<Vec<Box<ShardColumns>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Spare columns of a thread.
+const SPARE_MAX: usize = 32;
+/// Columns that grew over this are not kept, in bytes.
+const SPARE_BYTES_MAX: usize = 128 << 10;
+
 impl Default for ShardColumns {
     fn default() -> Self {
         let batch = ShardBatch {
@@ -40,6 +53,51 @@ impl Default for ShardColumns {
 }
 
 impl ShardColumns {
+    /// Empty ones, used before or new.
+    pub fn take() -> Box<Self> {
+        SPARE.with_borrow_mut(Vec::pop).unwrap_or_default()
+    }
+
+    fn give_back(mut self: Box<Self>) {
+        if self.bytes() > SPARE_BYTES_MAX {
+            return;
+        }
+        let ShardBatch {
+            definitions_version: _,
+            routing_version: _,
+            key_hashes,
+            key_ends,
+            key_bytes,
+            keys,
+            times,
+            ids,
+            users,
+            sessions,
+            values,
+            derived_events,
+            derived_keys,
+            derived_values,
+        } = &mut self.batch;
+        key_hashes.clear();
+        key_ends.clear();
+        key_bytes.clear();
+        keys.clear();
+        times.clear();
+        ids.clear();
+        users.clear();
+        sessions.clear();
+        values.clear();
+        derived_events.clear();
+        derived_keys.clear();
+        derived_values.clear();
+        self.dictionary.clear();
+        SPARE.with_borrow_mut(|spare| {
+            if spare.len() < SPARE_MAX {
+                spare.push(self);
+            }
+        });
+    }
+
     /// Begins a row; the caller fills the columns behind the key.
     #[inline]
     pub fn event(&mut self, key_hash: u128, key: &[u8]) -> &mut ShardBatch {
@@ -82,11 +140,13 @@ impl ShardColumns {
     }
 
     /// `None` when there is no event.
-    pub fn encode(mut self, definitions_version: u64) -> Option<AlignedVec<16>> {
+    pub fn encode(mut self: Box<Self>, definitions_version: u64) -> Option<AlignedVec<16>> {
         if self.batch.is_empty() {
             return None;
         }
         self.batch.definitions_version = definitions_version;
-        Some(self.batch.encode())
+        let encoded = self.batch.encode();
+        self.give_back();
+        Some(encoded)
     }
 }

@@ -31,6 +31,109 @@ pub(super) enum Field {
 
 const FIELDS: usize = Field::Metadata as usize + 1;
 
+const ALL: [Field; FIELDS] = [
+    Field::EventId,
+    Field::Event,
+    Field::EventName,
+    Field::Timestamp,
+    Field::SessionId,
+    Field::UserId,
+    Field::Source,
+    Field::DeviceType,
+    Field::Device,
+    Field::CountryCode,
+    Field::Country,
+    Field::Value,
+    Field::SchemaVersion,
+    Field::Properties,
+    Field::Metadata,
+];
+
+/// A key as nearly everybody writes it, in its quotes and with its colon: the first and the last eight bytes, first byte lowest.
+#[derive(Clone, Copy)]
+struct Spelling {
+    head: u64,
+    tail: u64,
+    len: usize,
+}
+
+/// Two words overlap or touch up to here, so that they are all of a spelling.
+const SPELLING_BYTES_MAX: usize = 16;
+
+const SPELLINGS: [Spelling; FIELDS] = {
+    let mut spellings = [Spelling { head: 0, tail: 0, len: 0 }; FIELDS];
+    let mut i = 0;
+    while i < FIELDS {
+        assert!(ALL[i] as usize == i);
+        spellings[i] = Spelling::of(ALL[i].name().as_bytes());
+        i += 1;
+    }
+    spellings
+};
+
+impl Spelling {
+    const fn of(name: &[u8]) -> Self {
+        let len = name.len() + 3;
+        let (mut head, mut tail, mut i) = (0, 0, 0);
+        while i < len {
+            let byte = if i == 0 || i == len - 2 {
+                b'"'
+            } else if i == len - 1 {
+                b':'
+            } else {
+                name[i - 1]
+            } as u64;
+            if i < 8 {
+                head |= byte << (8 * i);
+            }
+            if i >= len - 8 {
+                tail |= byte << (8 * (i - (len - 8)));
+            }
+            i += 1;
+        }
+        Self { head, tail, len }
+    }
+}
+
+/// Places of an event's keys that are predicted.
+const PLACES: usize = 16;
+
+/// Which key was where in the last event: producers write them in one order, and comparing with the one that is expected is cheaper than finding out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KeyOrder([Field; PLACES]);
+
+impl Default for KeyOrder {
+    fn default() -> Self {
+        use Field::{CountryCode, DeviceType, Event, EventId, Properties, SessionId, Source, Timestamp, UserId, Value};
+        let mut order = [EventId; PLACES];
+        order[..10].copy_from_slice(&[EventId, Event, Timestamp, SessionId, UserId, DeviceType, CountryCode, Source, Value, Properties]);
+        Self(order)
+    }
+}
+
+impl KeyOrder {
+    /// The known key at the scanner, the one at `place` of its event; as [`Field::at`].
+    #[inline(always)]
+    pub(super) fn at(&mut self, place: usize, scanner: &mut Scanner<'_>) -> Option<Field> {
+        let Some(expected) = self.0.get(place) else { return Field::at(scanner) };
+        let spelling = &SPELLINGS[*expected as usize];
+        if scanner.word(scanner.at) == Some(spelling.head) && scanner.word(scanner.at + spelling.len - 8) == Some(spelling.tail) {
+            scanner.at += spelling.len;
+            scanner.space();
+            return Some(*expected);
+        }
+        self.learn(place, scanner)
+    }
+
+    fn learn(&mut self, place: usize, scanner: &mut Scanner<'_>) -> Option<Field> {
+        let field = Field::at(scanner)?;
+        if SPELLINGS[field as usize].len <= SPELLING_BYTES_MAX {
+            self.0[place] = field;
+        }
+        Some(field)
+    }
+}
+
 /// Text up to this is within the limit of every field, in bytes.
 const USUAL_BYTES_MAX: usize = 200;
 

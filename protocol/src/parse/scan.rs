@@ -3,6 +3,7 @@
 //! It accepts a subset of what serde_json accepts (same grammar, escapes, surrogates and number range) and answers `None` for the rest, whatever
 //! the reason: [`super::slow`] finds the reason. No recursion: nesting is a bit stack, so [`JSON_DEPTH_MAX`] bounds it.
 
+use super::number;
 use super::run::plain_run;
 use super::token::{Kind, TEXT_BYTES_MAX, Token};
 use crate::limits::JSON_DEPTH_MAX;
@@ -60,7 +61,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// A string, from its opening quote.
-    #[inline]
+    #[inline(always)]
     pub fn string(&mut self) -> Option<Token> {
         self.take(b'"')?;
         let start = self.at;
@@ -112,10 +113,16 @@ impl<'a> Scanner<'a> {
     }
 
     /// At least one digit.
+    #[inline]
     fn digits(&mut self) -> Option<()> {
-        let count = self.rest(self.at).iter().take_while(|b| b.is_ascii_digit()).count();
-        self.at += count;
-        (count > 0).then_some(())
+        let start = self.at;
+        while self.word(self.at).is_some_and(number::is_eight_digits) {
+            self.at += 8;
+        }
+        while self.peek().is_some_and(|b| b.is_ascii_digit()) {
+            self.at += 1;
+        }
+        (self.at > start).then_some(())
     }
 
     fn number(&mut self) -> Option<Token> {
@@ -145,7 +152,7 @@ impl<'a> Scanner<'a> {
             self.digits()?;
         }
         let token = Token::new(kind, start, self.at);
-        if in_doubt && !super::number::parse(token.of(self.text)).is_finite() {
+        if in_doubt && !number::parse(token.of(self.text)).is_finite() {
             return None;
         }
         Some(token)
@@ -162,7 +169,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Any value; containers in it may be nested `levels` deep.
-    #[inline]
+    #[inline(always)]
     pub fn value(&mut self, levels: usize) -> Option<Token> {
         match self.peek()? {
             b'"' => self.string(),
@@ -239,7 +246,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// A key and its colon, up to its value.
-    #[inline]
+    #[inline(always)]
     pub fn key(&mut self) -> Option<Token> {
         let key = self.string()?;
         if self.take(b':').is_none() {

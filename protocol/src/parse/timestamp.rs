@@ -1,5 +1,7 @@
 //! Event time: RFC 3339 text in full, or a number of epoch milliseconds or seconds.
 
+use super::number;
+
 /// 0001-01-01T00:00:00Z.
 const FIRST_MS: i64 = -62_135_596_800_000;
 /// 9999-12-31T23:59:59.999Z.
@@ -55,12 +57,16 @@ pub(super) fn from_rfc3339(text: &str) -> Option<i64> {
 pub(super) fn from_number(text: &str) -> Option<i64> {
     // By far the most: a whole number of milliseconds.
     if text.len() == 13
-        && let Some(ms) = text.bytes().try_fold(0i64, |n, b| b.is_ascii_digit().then(|| n * 10 + i64::from(b - b'0')))
+        && let Some((head, tail)) = text.as_bytes().split_first_chunk::<8>()
+        && let head = u64::from_le_bytes(*head)
+        && number::is_eight_digits(head)
+        && let Some(ms) =
+            tail.iter().try_fold(number::eight_digits(head) as i64, |n, b| b.is_ascii_digit().then(|| n * 10 + i64::from(b - b'0')))
     {
         return in_range(ms);
     }
     if text.contains(['e', 'E']) {
-        let number = super::number::parse(text);
+        let number = number::parse(text);
         let ms = if number.abs() < SECONDS_BELOW as f64 { number * 1_000.0 } else { number };
         return if ms.abs() < 1e15 { in_range(ms.floor() as i64) } else { None };
     }

@@ -59,6 +59,10 @@ impl ArchivedWireGroups {
             let end = end.to_native() as usize;
             let lengths = self.lengths.get(start..end).filter(|l| l.len() <= GROUP_BY_MAX);
             let lengths = lengths.ok_or(WireError::Damaged("a group's values are out of bounds"))?;
+            // One that begins as another does would have no place in their order.
+            if groups.first().is_some_and(|first: &GroupKey| first.len() != lengths.len()) {
+                return Err(WireError::Damaged("groups differ in the number of their values"));
+            }
             groups.push(lengths.iter().map(|stored| value(stored.to_native())).collect::<Result<_, _>>()?);
             start = end;
         }

@@ -177,3 +177,45 @@ fn take_number(rest: &mut &[u8]) -> Option<u64> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(change: impl FnOnce(&mut WireSets)) -> Option<WireError> {
+        let mut sets = WireSets::default();
+        let mut set = Distinct::default();
+        (1..4).for_each(|hash| set.insert(hash));
+        sets.put(0, &set);
+        set.merge_sketch(&[]);
+        sets.put(1, &set);
+        change(&mut sets);
+        let bytes = rkyv::to_bytes::<rkyv::rancor::Error>(&sets).expect("columns");
+        let sets = rkyv::access::<ArchivedWireSets, rkyv::rancor::Error>(&bytes).expect("columns");
+        let mut cells = vec![Cell { group: 0, bucket: 0, values: Accumulator::default() }; 3];
+        sets.read(&mut cells, |values| &mut values.users).err()
+    }
+
+    #[test]
+    fn sets_that_cannot_be_are_refused() {
+        let damaged = |why| Some(WireError::Damaged(why));
+        assert_eq!(refused(|_| ()), None);
+        assert_eq!(refused(|s| s.exact.ends[0] = 4), damaged("a piece is out of bounds"));
+        assert_eq!(refused(|s| s.exact.ends[0] = 0), damaged("a piece is out of bounds"));
+        assert_eq!(refused(|s| s.hashes.push(9)), damaged("something behind the last piece"));
+        assert_eq!(refused(|s| s.exact.cells[0] = 3), damaged("a piece names no cell"));
+        assert_eq!(refused(|s| s.exact.cells.push(2)), damaged("columns of pieces differ in length"));
+        assert_eq!(refused(|s| s.sketches.cells[0] = 0), damaged("a set is there twice"));
+        assert_eq!(refused(|s| s.registers[0] = 9), damaged("a sketch does not read"));
+        let again = |s: &mut WireSets| {
+            s.exact.put(0, 3, 4);
+            s.hashes.push(9);
+        };
+        assert_eq!(refused(again), damaged("a piece names no cell"));
+        let too_many = |s: &mut WireSets| {
+            s.hashes.resize(ANSWER_EXACT_ENTRIES_MAX + 1, 7);
+            s.exact.ends[0] = s.hashes.len() as u32;
+        };
+        assert_eq!(refused(too_many), damaged("a set is too large to be exact"));
+    }
+}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::recent::Entry;
 
 /// Entries of one chunk; a full one is sealed and shared with saves instead of being copied.
-pub const CHUNK_ENTRIES: usize = 131_072;
+pub const CHUNK_ENTRIES: usize = 16_384;
 
 /// Hashes with their arrivals run-length coded: time only goes forward.
 #[derive(Clone, Debug, Default)]
@@ -63,7 +63,9 @@ impl Tail {
     pub fn push(&mut self, hash: u128, second: u32) {
         self.open.push(hash, second);
         if self.open.hashes.len() == CHUNK_ENTRIES {
-            self.sealed.push_back(Arc::new(std::mem::take(&mut self.open)));
+            // Where one was filled, the next will be: without copying as it grows.
+            let next = Chunk { hashes: Vec::with_capacity(CHUNK_ENTRIES), seconds: Vec::new() };
+            self.sealed.push_back(Arc::new(std::mem::replace(&mut self.open, next)));
         }
     }
 

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use super::{FileRef, ImmutableFiles};
 use crate::StorageError;
 use crate::disk::Disk;
+use crate::planted::{self, Bug};
 
 const MANIFEST: &str = "snapshot";
 const MANIFEST_TEMPORARY: &str = "snapshot.tmp";
@@ -142,6 +143,9 @@ impl ShardFiles {
         let path = self.dir.join(name);
         let mut file = self.disk.create(&path).map_err(|e| StorageError::io("create", &path, e))?;
         file.append(bytes).map_err(|e| StorageError::io("write", &path, e))?;
+        if planted::has(Bug::SnapshotFilesNotSynced) {
+            return Ok(());
+        }
         file.sync().map_err(|e| {
             self.poison(&e);
             StorageError::io("sync", &path, e)
@@ -215,7 +219,7 @@ impl ShardWriter {
         if let Some(why) = &committed.poisoned {
             return Err(StorageError::Poisoned(why.clone()));
         }
-        if let Some(by) = committed.order.filter(|&durable| durable > order) {
+        if let Some(by) = committed.order.filter(|&durable| durable > order && !planted::has(Bug::OlderSnapshotOverwrites)) {
             return Ok(Commit::Superseded { by });
         }
         let is_new = |name: &str| self.written.iter().any(|f| f.name == name);

@@ -9,6 +9,7 @@ use super::keys::{Admitted, KeyId};
 use super::late::LateRows;
 use super::{ShardState, window_settings};
 use crate::dedup::INSERT_CHUNK;
+use crate::planted::{self, Bug};
 use crate::windows::Row;
 
 /// Event times lie within this distance of 1970, so that arithmetic on them cannot overflow; the door is far stricter.
@@ -121,7 +122,7 @@ impl ShardState {
 
     /// Checks a part, then interns its dictionary: once for all its events.
     fn open_part<'a>(&mut self, part: &'a [u8]) -> Result<(&'a ArchivedShardBatch, PartKeys), PartError> {
-        let batch = batch::check(part)?;
+        let batch = batch::check_but_keys(part)?;
         let made_with = batch.definitions_version.to_native();
         if made_with < self.settings.definitions_version {
             return Err(PartError::StaleDefinitions { batch: made_with, shard: self.settings.definitions_version });
@@ -130,14 +131,33 @@ impl ShardState {
         if let Some(event) = batch.times.iter().position(|t| !is_sane(t.to_native())) {
             return Err(PartError::Time { event: event as u32 });
         }
+        if planted::has(Bug::HashMapOrder) {
+            let order: std::collections::HashMap<u128, usize> =
+                batch.key_hashes.iter().enumerate().map(|(i, h)| (h.to_native(), i)).collect();
+            for (hash, i) in order {
+                self.keys.admit(hash, batch.key(i), self.settings.cardinality.as_ref());
+            }
+        }
         let mut keys = PartKeys { ids: Vec::with_capacity(batch.key_hashes.len()), others: Vec::new() };
+        // A key that is known byte for byte was checked when it was new. None is added before all have been looked at.
+        let mut unknown = Vec::new();
         for (i, hash) in batch.key_hashes.iter().enumerate() {
-            let admitted = self.keys.admit(hash.to_native(), batch.key(i), self.settings.cardinality.as_ref());
+            keys.ids.push(match self.keys.find(hash.to_native(), batch.key(i)) {
+                Some(id) => id,
+                None => {
+                    batch.check_key(i)?;
+                    unknown.push(i);
+                    KeyId::MAX
+                }
+            });
+        }
+        for i in unknown {
+            let admitted = self.keys.admit(batch.key_hashes[i].to_native(), batch.key(i), self.settings.cardinality.as_ref());
             let admitted = admitted.ok_or(PartError::TooManyKeys)?;
             if let Admitted::Other(id) = admitted {
                 keys.others.push((i as u32, id));
             }
-            keys.ids.push(admitted.id());
+            keys.ids[i] = admitted.id();
         }
         Ok((batch, keys))
     }

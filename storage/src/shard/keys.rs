@@ -97,8 +97,9 @@ impl KeyTable {
         }
     }
 
+    /// Number of a key that has one of its own.
     #[inline]
-    fn find(&self, hash: u128, key: &[u8]) -> Option<KeyId> {
+    pub fn find(&self, hash: u128, key: &[u8]) -> Option<KeyId> {
         self.ids.find(table_hash(hash), |&id| self.hashes[id as usize] == hash && self.key_bytes(id) == key).copied()
     }
 

@@ -11,6 +11,7 @@ use super::{Counters, ShardOptions, ShardState, window_settings};
 use crate::StorageError;
 use crate::dedup::{Dedup, DedupSave, SavedDedup};
 use crate::files::{Commit, FileRef, ShardFiles};
+use crate::planted::{self, Bug};
 use crate::windows::{SavedWindows, WindowStore, WindowsSave};
 use tallymesh_protocol::command::ShardSettings;
 
@@ -83,7 +84,7 @@ impl ShardSave {
         let keys = self.keys.write(&mut writer)?;
         let dedup = self.dedup.write(&mut writer)?;
         let windows = self.windows.write(&mut writer)?;
-        let manifest = Manifest {
+        let mut manifest = Manifest {
             applied_index: self.applied_index,
             stamp_ms: self.stamp_ms,
             settings: self.settings,
@@ -93,6 +94,9 @@ impl ShardSave {
             dedup: dedup.manifest.clone(),
             windows: windows.manifest.clone(),
         };
+        if planted::has(Bug::DedupMissingFromSnapshot) {
+            manifest.dedup.runs.clear();
+        }
         let bytes = manifest.encode(last_log_meta)?;
         let written_bytes = writer.written_bytes() + bytes.len() as u64;
         let commit = writer.commit(self.applied_index, &bytes, manifest.live())?;

@@ -69,6 +69,50 @@ fn a_malformed_part_is_refused_and_poisons_nothing() {
 }
 
 #[test]
+fn a_part_with_one_bad_key_adds_none_of_its_keys() {
+    let mut state = ShardState::new(OPTIONS);
+    let key = |name: &str| {
+        let mut key = Vec::new();
+        encode_key(&mut key, MetricKind::Default, "default", name, [None, None, None]);
+        key
+    };
+    let (good, mut bad) = (key("good"), key("bad"));
+    bad[0] = 9;
+    let part = |keys: &[&Vec<u8>]| {
+        let mut end = 0;
+        let mut ends = Vec::new();
+        for key in keys {
+            end += key.len() as u32;
+            ends.push(end);
+        }
+        let n = keys.len();
+        ShardBatch {
+            key_hashes: keys.iter().map(|key| key_hash(key)).collect(),
+            key_ends: ends,
+            key_bytes: keys.iter().flat_map(|key| key.iter().copied()).collect(),
+            keys: (0..n as u32).collect(),
+            times: vec![BASE_MS; n],
+            ids: (0..n as u128).collect(),
+            users: vec![0; n],
+            sessions: vec![0; n],
+            values: vec![1.0; n],
+            ..ShardBatch::default()
+        }
+        .encode()
+    };
+    let command = |parts: &[&Vec<u8>]| encode_batches(BASE_MS, &[part(parts)]);
+    let refused = state.apply(1, &command(&[&good, &bad])).expect("applies");
+    assert_eq!(refused.parts[0].error, Some(PartError::Malformed(BatchError::Columns("a key does not parse"))));
+    assert_eq!((state.stats().keys, refused.parts[0].counted), (0, 0));
+    // Known or new, in any mixture, a key is counted under its own number.
+    for (index, (keys, counted)) in [(vec![&good], 1), (vec![&key("other"), &good, &key("third")], 2)].into_iter().enumerate() {
+        let applied = state.apply(2 + index as u64, &command(&keys)).expect("applies");
+        assert_eq!((applied.parts[0].error.clone(), applied.parts[0].counted), (None, counted));
+    }
+    assert_eq!(state.stats().keys, 3);
+}
+
+#[test]
 fn a_command_that_lies_anywhere_in_memory_does_the_same() {
     let command = encode_batches(BASE_MS, &[encode(&[event(1)], 0)]);
     for shift in 0..16 {

@@ -21,6 +21,9 @@ use crate::disk::Disk;
 /// A read that meets a segment which was removed meanwhile looks again this often; each time the log's start has moved on.
 const READ_ATTEMPTS_MAX: usize = 8;
 
+/// So much is worth a sync of its own, in bytes.
+const GATHER_BYTES_MAX: usize = 256 << 10;
+
 /// An entry that was written.
 pub(super) struct Placed {
     pub group: u16,
@@ -54,6 +57,12 @@ pub(super) struct Shared {
     options: WalOptions,
 }
 
+/// A request that was queued.
+struct Taken {
+    hook: Option<Arc<dyn Fn() + Send + Sync>>,
+    wakes: bool,
+}
+
 #[derive(Default)]
 struct State {
     groups: BTreeMap<u16, GroupIndex>,
@@ -62,6 +71,10 @@ struct State {
     cache: Cache,
     poisoned: Option<String>,
     is_closing: bool,
+    /// Requests of the last batch, and what came while it was written.
+    expected: usize,
+    /// The writer waits for what is expected: it need not be woken for less.
+    is_gathering: bool,
     stats: WalStats,
     /// The first that a group needs which goes on.
     oldest_segment: u64,
@@ -77,6 +90,10 @@ impl State {
             None if self.is_closing => Err(StorageError::Poisoned("the log is closed".to_owned())),
             None => Ok(()),
         }
+    }
+
+    fn has_gathered(&self) -> bool {
+        self.queue.len() >= self.expected || self.queued_bytes >= GATHER_BYTES_MAX
     }
 
     /// Whether the group goes on. One of which nothing is known does not, if damage may have taken all there was.
@@ -106,9 +123,11 @@ impl Shared {
 
     pub fn submit(&self, group: u16, op: Op, done: Done) {
         match self.enqueue(group, op, done) {
-            Ok(hook) => {
-                self.work.notify_one();
-                if let Some(hook) = hook {
+            Ok(taken) => {
+                if taken.wakes {
+                    self.work.notify_one();
+                }
+                if let Some(hook) = taken.hook {
                     hook();
                 }
             }
@@ -116,8 +135,8 @@ impl Shared {
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "private, and the callback has to come back to be told")]
-    fn enqueue(&self, group: u16, op: Op, done: Done) -> Result<Option<Arc<dyn Fn() + Send + Sync>>, (StorageError, Done)> {
+    /// The callback comes back to be told.
+    fn enqueue(&self, group: u16, op: Op, done: Done) -> Result<Taken, (StorageError, Done)> {
         let bytes = op.bytes();
         let mut guard = self.state.lock();
         let state = &mut *guard;
@@ -133,13 +152,13 @@ impl Shared {
         if state.queued_bytes > 0 && state.queued_bytes.saturating_add(bytes) > limit_bytes {
             return Err((StorageError::Overloaded { queued_bytes: state.queued_bytes, limit_bytes }, done));
         }
-        let Some(index) = state.groups.get_mut(&group) else { return Ok(None) };
+        let Some(index) = state.groups.get_mut(&group) else { return Ok(Taken { hook: None, wakes: false }) };
         let sequence = index.sequence.wrapping_add(1);
         index.sequence = index.sequence.wrapping_add(op.records() as u32);
         take_effect(index, sequence, &op);
         state.queued_bytes += bytes;
         state.queue.push_back(Request { group, sequence, op, bytes, done });
-        Ok(state.hook.clone())
+        Ok(Taken { hook: state.hook.clone(), wakes: !state.is_gathering || state.has_gathered() })
     }
 
     /// Takes what is queued, one request at least if there is any.
@@ -172,6 +191,17 @@ impl Shared {
         }
     }
 
+    /// Waits a little for more, if more is likely to come. A caller that comes alone, one request after the other, never waits.
+    pub fn gather(&self, longest: Duration) {
+        let mut state = self.state.lock();
+        if state.has_gathered() || state.is_closing || state.poisoned.is_some() {
+            return;
+        }
+        state.is_gathering = true;
+        self.work.wait_for(&mut state, longest);
+        state.is_gathering = false;
+    }
+
     pub fn close(&self) {
         self.state.lock().is_closing = true;
         self.work.notify_all();
@@ -189,6 +219,7 @@ impl Shared {
         }
         state.cache.evict(self.options.cache_bytes_max, &mut state.groups);
         state.queued_bytes = state.queued_bytes.saturating_sub(written.queue_bytes);
+        state.expected = usize::try_from(written.requests).unwrap_or(usize::MAX).saturating_add(state.queue.len());
         let stats = &mut state.stats;
         stats.batches += 1;
         stats.requests += written.requests;

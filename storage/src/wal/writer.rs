@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::format::{self, Kind, Place, RecordHead, record_bytes};
 use super::on_disk::GroupOnDisk;
@@ -13,6 +14,7 @@ use super::{MARK_AFTER_IDLE, WalOptions, checkpoint};
 use crate::StorageError;
 use crate::clock::Clock;
 use crate::disk::Disk;
+use crate::planted::{self, Bug};
 
 /// Least room on the disk for a mark, which nobody waits for.
 const MARK_FREE_BYTES_MIN: u64 = 1 << 20;
@@ -121,6 +123,10 @@ impl WalWriter {
         self.shared.wait(MARK_AFTER_IDLE)
     }
 
+    pub(super) fn gather(&self, longest: Duration) {
+        self.shared.gather(longest);
+    }
+
     fn fail(&mut self, error: &StorageError, batch: Vec<Request>) {
         let reason = error.to_string();
         self.has_failed = true;
@@ -138,7 +144,7 @@ impl WalWriter {
             self.encode(request, &mut written)?;
         }
         self.flush()?;
-        if self.synced < self.end {
+        if self.synced < self.end && !planted::has(Bug::AckBeforeFsync) {
             self.sync()?;
         }
         if self.buffer.capacity() > 2 * self.options.batch_bytes_max {
@@ -158,6 +164,7 @@ impl WalWriter {
                     sequence = sequence.wrapping_add(1);
                 }
             }
+            Op::Truncate { .. } if planted::has(Bug::TruncationNotDurable) => {}
             Op::Truncate { from } => {
                 self.record(Kind::Truncate, group, sequence, *from, &[], &[], written)?;
                 self.group(group, sequence).truncate(*from);
@@ -235,7 +242,11 @@ impl WalWriter {
 
     fn sync(&mut self) -> Result<(), StorageError> {
         let before = self.clock.monotonic();
-        self.open.file.sync().map_err(|e| StorageError::io("sync", segment::path(&self.dir, self.number), e))?;
+        let mut synced = self.open.file.sync();
+        if synced.is_err() && planted::has(Bug::FailedSyncTriedAgain) {
+            synced = self.open.file.sync();
+        }
+        synced.map_err(|e| StorageError::io("sync", segment::path(&self.dir, self.number), e))?;
         self.shared.record_sync(self.clock.monotonic().saturating_sub(before));
         self.synced = self.end;
         Ok(())

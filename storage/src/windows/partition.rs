@@ -8,7 +8,7 @@ use super::block::Block;
 use super::save::Saved;
 
 /// Blocks not folded yet that are compacted together at least: merging them early pays only where windows repeat over many blocks.
-const COMPACT_OPEN_BLOCKS_MIN: usize = 16;
+const COMPACT_OPEN_BLOCKS_MIN: usize = 24;
 /// The hours of a day come one after the other and share no windows: joining them before the day is folded gains nothing.
 const COMPACT_OPEN_HOURS_MIN: usize = 48;
 /// Folded blocks of a partition that are compacted together at least.
@@ -17,6 +17,8 @@ const COMPACT_FOLDED_BLOCKS_MIN: usize = 4;
 const COMPACT_BLOCK_BYTES_MAX: usize = super::TICK_MERGE_BYTES_MAX / 4;
 /// The same for hours: joining those of one day saves only the cost of a block each, which such blocks can bear.
 const COMPACT_HOUR_BYTES_MAX: usize = 128 << 10;
+/// The same for minutes that were folded: blocks that large hold whole minutes, and share few windows.
+const COMPACT_FOLDED_MINUTE_BYTES_MAX: usize = 256 << 10;
 /// Smaller blocks are compacted as if they had this size, in bytes.
 const COMPACT_BLOCK_BYTES_FLOOR: usize = 4_096;
 
@@ -57,11 +59,13 @@ impl Partition {
 
     /// Positions (ascending) of blocks that are worth merging into one.
     pub fn pick_compaction(&self, grain: Grain) -> Option<Vec<usize>> {
-        let (open_min, block_max) = match grain {
-            Grain::Hour => (COMPACT_OPEN_HOURS_MIN, COMPACT_HOUR_BYTES_MAX),
-            Grain::Minute | Grain::Day => (COMPACT_OPEN_BLOCKS_MIN, COMPACT_BLOCK_BYTES_MAX),
+        let (open_min, open_max, folded_max) = match grain {
+            Grain::Minute => (COMPACT_OPEN_BLOCKS_MIN, COMPACT_BLOCK_BYTES_MAX, COMPACT_FOLDED_MINUTE_BYTES_MAX),
+            Grain::Hour => (COMPACT_OPEN_HOURS_MIN, COMPACT_HOUR_BYTES_MAX, COMPACT_HOUR_BYTES_MAX),
+            Grain::Day => (COMPACT_OPEN_BLOCKS_MIN, COMPACT_BLOCK_BYTES_MAX, COMPACT_BLOCK_BYTES_MAX),
         };
-        [(true, COMPACT_FOLDED_BLOCKS_MIN), (false, open_min)].into_iter().find_map(|(folded, blocks_min)| {
+        let of = [(true, COMPACT_FOLDED_BLOCKS_MIN, folded_max), (false, open_min, open_max)];
+        of.into_iter().find_map(|(folded, blocks_min, block_max)| {
             let sizes = self.blocks.iter().enumerate().filter(|(_, b)| b.folded == folded);
             let sizes = sizes.map(|(at, b)| (b.block.bytes().len().max(COMPACT_BLOCK_BYTES_FLOOR), at)).collect();
             pick_tier(sizes, blocks_min, block_max, super::TICK_MERGE_BYTES_MAX)

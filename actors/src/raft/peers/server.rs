@@ -9,6 +9,7 @@ use openraft::Raft;
 use openraft::error::{Fatal, RaftError};
 use parking_lot::RwLock;
 use tallymesh_protocol::hash::ShardId;
+use tallymesh_storage::planted::{self, Bug};
 
 use super::super::ShardRaft;
 use super::message::{self, MessageError};
@@ -33,10 +34,17 @@ impl SnapshotFetch for NoFetch {
     }
 }
 
+#[derive(Clone)]
+struct Served {
+    replica: Raft<ShardRaft>,
+    /// Held from the first file of a snapshot until it is installed: the next one announced would let files of this one go.
+    installing: Arc<tokio::sync::Mutex<()>>,
+}
+
 /// The replicas of this node. Cheap to clone.
 #[derive(Clone)]
 pub struct ReplicaServer {
-    replicas: Arc<RwLock<HashMap<ShardId, Raft<ShardRaft>>>>,
+    replicas: Arc<RwLock<HashMap<ShardId, Served>>>,
     fetch: Arc<dyn SnapshotFetch>,
 }
 
@@ -46,7 +54,7 @@ impl ReplicaServer {
     }
 
     pub fn add(&self, shard: ShardId, replica: Raft<ShardRaft>) {
-        self.replicas.write().insert(shard, replica);
+        self.replicas.write().insert(shard, Served { replica, installing: Arc::default() });
     }
 
     pub fn remove(&self, shard: ShardId) {
@@ -58,13 +66,17 @@ impl ReplicaServer {
     /// # Errors
     /// No such replica, or it stopped; what does not read.
     pub async fn handle(&self, request: Request) -> Result<Bytes, Refusal> {
-        let replica = self.replicas.read().get(&request.shard).cloned();
-        let Some(replica) = replica else {
+        let served = self.replicas.read().get(&request.shard).cloned();
+        let Some(Served { replica, installing }) = served else {
             return Err(Refusal::new(RefusalCode::Unknown, format!("there is no replica of shard {} here", request.shard)));
         };
         match request.kind {
             RpcKind::AppendEntries => {
-                let rpc = message::decode_append(&request.body).map_err(invalid)?;
+                let mut rpc = message::decode_append(&request.body).map_err(invalid)?;
+                if planted::has(Bug::NoTermCheck) {
+                    let newest = replica.metrics().borrow().vote;
+                    rpc.vote = if newest > rpc.vote { newest } else { rpc.vote };
+                }
                 let answer = replica.append_entries(rpc).await.map_err(stopped)?;
                 message::encode_append_answer(&answer).map_err(invalid)
             }
@@ -76,6 +88,7 @@ impl ReplicaServer {
             RpcKind::InstallSnapshot => {
                 let (vote, snapshot) = message::decode_snapshot(&request.body).map_err(invalid)?;
                 let manifest = snapshot.snapshot.manifest.clone();
+                let _turn = installing.lock().await;
                 let fetched = self.fetch.fetch(request.from, request.shard, manifest).await;
                 fetched.map_err(|e| Refusal::new(RefusalCode::Failed, format!("fetching the files of a snapshot: {e}")))?;
                 let answer = replica.install_full_snapshot(vote, snapshot).await.map_err(|e| stopped(RaftError::Fatal(e)))?;

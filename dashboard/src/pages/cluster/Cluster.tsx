@@ -179,7 +179,9 @@ function ShardTable({ state, tz }: { state: ClusterState; tz: string }) {
               <td className="pr-4">
                 {s.stopped ? <span className="text-bad">{s.stopped}</span> : (s.leader ?? UNKNOWN)}
               </td>
-              <td className="pr-4">{s.replicas.map((r) => (r.role === "learner" ? `${r.node} (learns)` : r.node)).join(", ") || UNKNOWN}</td>
+              <td className="pr-4">
+                {s.replicas.map((r) => (r.role === "learner" ? `${r.node} (learns)` : r.node)).join(", ") || UNKNOWN}
+              </td>
               <td className="pr-4">{number(s.term)}</td>
               <td className="pr-4">{number(s.commit)}</td>
               <td className={`pr-4 ${s.lag ? "text-warn" : ""}`}>{number(s.lag)}</td>

@@ -88,7 +88,7 @@ Cookie  {} ({}), the same for every node
 Each node gets ca.pem, cookie and its own two files, and is told of them, here {example}:
 
   [peer]
-  addr = \"0.0.0.0:7071\"
+  addr = \"10.0.0.1:7071\"         # the node's own address
   cookie_file = \"{dir}/cookie\"
   tls_ca = \"{dir}/ca.pem\"
   tls_cert = \"{dir}/{example}.pem\"

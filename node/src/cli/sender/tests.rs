@@ -89,3 +89,17 @@ async fn large_bodies_travel_compressed() {
     assert!(large.is_zstd && large.body.len() < 10_000);
     assert_eq!(sender.send(&large).await.expect("counted").accepted, 9_999);
 }
+
+#[tokio::test]
+async fn what_one_node_does_not_take_another_is_given_at_once() {
+    let (there, requests) = node(vec![counted(StatusCode::OK, 3, "")]).await;
+    // Bound and dropped: nobody listens there.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+    let away = Client::new(&ServerArgs { url: format!("127.0.0.1:{port}") }).expect("a valid address");
+    let sender = Sender::over([away, there.clients[0].clone()].into(), Duration::from_secs(20));
+    for sent in 1..=3 {
+        let totals = sender.send(&batch()).await.expect("taken");
+        assert_eq!(totals.retries, u64::from(sent == 1), "afterwards it is left alone for a while");
+        assert_eq!(requests.load(Ordering::SeqCst), sent);
+    }
+}

@@ -111,9 +111,31 @@ impl Quantiles {
     pub fn merge(&mut self, other: &Self) {
         if self.count == 0 {
             *self = other.clone();
-        } else {
+        } else if !self.add_array(other) {
             other.bins().for_each(|(bin, count)| self.add(bin, count));
         }
+    }
+
+    /// Adds what is an array to an array, if one array can hold both: bin for bin, without asking of each where it belongs.
+    fn add_array(&mut self, other: &Self) -> bool {
+        let (Bins::Array { base, counts }, Bins::Array { base: from, counts: theirs }) = (&mut self.bins, &other.bins) else {
+            return false;
+        };
+        let first = i64::from(*base).min(i64::from(*from));
+        let end = (i64::from(*base) + counts.len() as i64).max(i64::from(*from) + theirs.len() as i64);
+        if end - first > ARRAY_BINS_MAX {
+            return false;
+        }
+        let before = (i64::from(*base) - first) as usize;
+        if before > 0 {
+            counts.splice(..0, std::iter::repeat_n(0, before));
+            *base = first as i32;
+        }
+        counts.resize((end - first) as usize, 0);
+        let at = (i64::from(*from) - first) as usize;
+        counts[at..].iter_mut().zip(theirs).for_each(|(held, count)| *held += count);
+        self.count += other.count;
+        true
     }
 
     pub fn count(&self) -> u64 {
@@ -182,8 +204,16 @@ mod tests {
         let narrow = |i: i32| (i * 37) % 90;
         let wide = |i: i32| (i * 7_919) % 73_000 - 30_000;
         let stretching = |i: i32| if i % 2 == 0 { i } else { -3 * i };
-        let cases: [Vec<i32>; 4] =
-            [(0..500).map(narrow).collect(), (0..500).map(wide).collect(), (0..900).map(stretching).collect(), ends.to_vec()];
+        // As an array beside the narrow one, and too far from it for one array.
+        let (beside, far) = (|i: i32| narrow(i) + 700, |i: i32| narrow(i) - 2_000);
+        let cases: [Vec<i32>; 6] = [
+            (0..500).map(narrow).collect(),
+            (0..500).map(beside).collect(),
+            (0..500).map(far).collect(),
+            (0..500).map(wide).collect(),
+            (0..900).map(stretching).collect(),
+            ends.to_vec(),
+        ];
         for left in &cases {
             for right in &cases {
                 let mut tree = BTreeMap::new();

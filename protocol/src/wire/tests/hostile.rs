@@ -107,6 +107,7 @@ fn refused(change: impl FnOnce(&mut PartialAnswer)) -> &'static str {
 fn answers_that_cannot_be_are_refused() {
     let most = crate::limits::ANSWER_EVENTS_MAX;
     assert_eq!(refused(|a| a.cells[1].group = 2), "a cell names no group");
+    assert_eq!(refused(|a| a.groups[1].push(None)), "groups differ in the number of their values");
     assert_eq!(refused(|a| a.cells[1].bucket = POINTS_PER_GROUP_MAX as u32), "a cell's step is out of range");
     assert_eq!(refused(|a| a.cells[1].values.count = most), "more events than there can be");
     assert_eq!(refused(|a| a.cells[1].values.value_count = u64::MAX), "more events than there can be");

@@ -152,11 +152,13 @@ fn answer_of(events: Vec<Event>, wants: Wants, dimensions: usize) -> PartialAnsw
     answer
 }
 
+type Shard = (Vec<Event>, (i64, bool), u8);
+
 /// Of up to six shards, some of which could not answer.
 pub(super) fn answers() -> impl Strategy<Value = Vec<(ShardId, ShardResult)>> {
     let shard = (events(), any::<(i64, bool)>(), 0..8u8);
     (wants(), 0..4usize, prop::collection::vec(shard, 0..6)).prop_map(|(wants, dimensions, shards)| {
-        let result = |(i, (events, (watermark_ms, names_beyond), fate)): (usize, (Vec<Event>, (i64, bool), u8))| {
+        let result = |(i, (events, (watermark_ms, names_beyond), fate)): (usize, Shard)| {
             let result = if fate == 0 {
                 Err(Problem::new(ErrorCode::QueryTimeout, format!("after {watermark_ms} ms")).limit(7).field("timeout_ms"))
             } else {

@@ -45,6 +45,32 @@ fn concurrent_groups_share_syncs_and_find_everything_again() {
 }
 
 #[test]
+fn the_writer_waits_for_those_who_came_together_and_not_for_one_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = Wal::open(Arc::new(RealDisk), Arc::new(crate::clock::SystemClock::new()), dir.path(), WalOptions::default()).unwrap();
+    let (wal, mut writer) = (opened.wal, opened.writer);
+    let append = |group: u16, index: u64| wal.append(group, entries(index, index, 10), Box::new(|written| written.unwrap()));
+    let forever = std::time::Duration::from_secs(600);
+    append(0, 1);
+    writer.gather(forever);
+    assert_eq!(writer.step(), 1, "nobody else is expected");
+    append(0, 2);
+    writer.gather(forever);
+    append(1, 1);
+    append(2, 1);
+    assert_eq!(writer.step(), 3);
+    append(0, 3);
+    std::thread::scope(|scope| {
+        scope.spawn(|| (1..=2).for_each(|group| append(group, 2)));
+        writer.gather(forever);
+    });
+    assert_eq!(writer.step(), 3, "the three of before");
+    append(0, 4);
+    writer.gather(std::time::Duration::from_millis(1));
+    assert_eq!(writer.step(), 1, "who does not come is not waited for");
+}
+
+#[test]
 fn closing_finishes_what_waits() {
     let dir = tempfile::tempdir().unwrap();
     let (wal, thread) = open_in(dir.path());
