@@ -11,9 +11,6 @@ use super::nemesis::Fault;
 use super::nemesis::plan::{Kind, Step};
 use super::verify::Verdict;
 
-/// A gap that begins so shortly before a fault's time is over belongs to the next fault: its last ack came just before that.
-const NEXT_FAULT_MS: f64 = 400.0;
-
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     pub seed: u64,
@@ -99,12 +96,11 @@ impl Material<'_> {
         let mut gaps: BTreeMap<Kind, [Vec<f64>; 4]> = BTreeMap::new();
         for fault in self.faults {
             let [led, others, read, heal] = gaps.entry(fault.step.kind).or_default();
-            let until = (fault.over_ms - NEXT_FAULT_MS).max(fault.ended_ms);
             for shard in 0..self.shards {
-                let gap = acks.gap(shard, fault.began_ms, until);
+                let gap = acks.gap(shard, fault.began_ms, fault.over_ms);
                 if fault.led.contains(&shard) { led.push(gap) } else { others.push(gap) }
             }
-            read.push(longest(&answers, fault.began_ms, until));
+            read.push(longest(&answers, fault.began_ms, fault.over_ms));
             heal.push(fault.heal_ms);
         }
         let of_kind = |(kind, [led, others, read, heal]): (Kind, [Vec<f64>; 4])| {
