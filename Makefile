@@ -8,7 +8,7 @@ HTTP ?= 127.0.0.1:7070
 TARGET ?= events
 MINUTES ?= 5
 
-.PHONY: help demo test fmt lint unit api-fuzz build dashboard dashboard-test dashboard-e2e deny fuzz fuzz-merge setup oracle flights-year chaos clean-demo sim planted
+.PHONY: help demo test fmt lint unit api-fuzz build dashboard dashboard-test dashboard-e2e deny fuzz fuzz-merge setup oracle flights-year chaos chaos-figures clean-demo sim planted
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -62,6 +62,10 @@ chaos: build ## A fleet under faults for minutes, then the machine's own faults 
 	$(CARGO_TARGET_DIR)/release/tallymesh chaos --minutes $(MINUTES) --nodes $(or $(NODES),3) $(if $(SEED),--seed $(SEED))
 	TALLYMESH_BIN=$(CARGO_TARGET_DIR)/release/tallymesh \
 		cargo test --locked --package tallymesh-chaos-tests --test machine -- --ignored --nocapture --test-threads=1
+
+chaos-figures: build ## Failover figures; the machine must do nothing else: make chaos-figures TIMES=60
+	TALLYMESH_BIN=$(CARGO_TARGET_DIR)/release/tallymesh $(if $(TIMES),TALLYMESH_CHAOS_TIMES=$(TIMES)) \
+		cargo test --locked --package tallymesh-chaos-tests --test fleet figures -- --ignored --nocapture --test-threads=1
 
 sim: ## Seeds of the simulated fleet on all cores: make sim SEEDS=5000 FROM=0 (SEEDS=1 FROM=7 TRACE=1 tells one in full)
 	TALLYMESH_SIM_SEEDS=$(or $(SEEDS),2000) TALLYMESH_SIM_FROM=$(or $(FROM),0) TALLYMESH_SIM_TRACE=$(or $(TRACE),0) \

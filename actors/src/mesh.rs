@@ -242,6 +242,11 @@ impl Mesh {
         boot::start_fleet(options, fleet, Some(lock), waiting).await
     }
 
+    /// Whether a directory belongs to a cluster already.
+    pub fn is_member(disk: &dyn Disk, data_dir: &std::path::Path) -> bool {
+        cluster_file::ClusterFile::read(disk, data_dir).is_ok_and(|file| file.is_some())
+    }
+
     pub(crate) fn from_inner(inner: Arc<Inner>) -> Self {
         Self { inner }
     }

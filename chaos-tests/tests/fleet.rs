@@ -4,6 +4,8 @@
 mod coming_back;
 #[path = "fleet/desk.rs"]
 mod desk;
+#[path = "fleet/figures.rs"]
+mod figures;
 #[path = "fleet/founding.rs"]
 mod founding;
 #[path = "fleet/majority.rs"]

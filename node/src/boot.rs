@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tallymesh_actors::{Mesh, MeshOptions, StartError};
 use tallymesh_storage::clock::{Clock, SystemClock};
@@ -12,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config::{Config, ConfigError};
-use crate::http::{App, Server, keep_live, refuse_while_waiting};
+use crate::http::{App, COME_BACK_TIME, Server, keep_live, refuse_while_waiting};
 
 /// What the node stands on, as parameters: a test hands in others.
 #[derive(Clone)]
@@ -56,11 +57,13 @@ impl RunningNode {
             None => Mesh::start(options).await?,
             Some(fleet) => {
                 let (waiting, why) = watch::channel(String::new());
+                let comes_back = Mesh::is_member(&*options.disk, &options.data_dir);
+                let patience = if comes_back { COME_BACK_TIME } else { Duration::ZERO };
                 let starting = Mesh::start_fleet(options, fleet, &waiting);
                 tokio::select! {
                     biased;
                     mesh = starting => mesh?,
-                    never = refuse_while_waiting(&listener, why) => match never {},
+                    never = refuse_while_waiting(&listener, patience, why) => match never {},
                 }
             }
         };

@@ -51,7 +51,7 @@ pub use openapi::document;
 pub use problem::HttpProblem;
 pub use query::CURSOR;
 pub use server::Server;
-pub use waiting::refuse_while_waiting;
+pub use waiting::{COME_BACK_TIME, refuse_while_waiting};
 
 /// What handlers reach. Cheap to share; axum's state is `Arc<App>`.
 pub struct App {

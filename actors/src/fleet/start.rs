@@ -11,9 +11,9 @@ use rand::rngs::StdRng;
 use tallymesh_storage::wal::Wal;
 use tokio::sync::watch as channel;
 
+use super::clocks::Clocks;
 use super::files::{LocalFiles, PeerFiles};
 use super::handler::Door;
-use super::clocks::Clocks;
 use super::leaders::Leaders;
 use super::meta::group::{META, MetaGroup, MetaStorage};
 use super::meta::machine::MetaMachine;

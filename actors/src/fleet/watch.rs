@@ -164,7 +164,10 @@ async fn hear(fleet: &Fleet, member: u64) {
             match fleet.inner.clocks.heard(member, beat.wall_ms, own_ms, trip, asked_at, members) {
                 Some(true) => {
                     let ms = fleet.clock_offset().ms();
-                    tracing::error!(off_ms = -ms, "this node's clock is off: it leads nothing until it agrees with those of the other nodes");
+                    tracing::error!(
+                        off_ms = -ms,
+                        "this node's clock is off: it leads nothing until it agrees with those of the other nodes"
+                    );
                 }
                 Some(false) => tracing::info!("this node's clock agrees with the others' again"),
                 None => {}

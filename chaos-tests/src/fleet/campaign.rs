@@ -180,7 +180,7 @@ async fn clients(load: &Arc<Load>, options: &CampaignOptions) -> Result<JoinSet<
 }
 
 /// Everything is sent until it is acked, then everything is asked.
-async fn at_end(load: &Load, options: &CampaignOptions, progress: &watch::Sender<Progress>) -> Result<(Verdict, usize)> {
+async fn at_end(load: &Arc<Load>, options: &CampaignOptions, progress: &watch::Sender<Progress>) -> Result<(Verdict, usize)> {
     let fleet = &load.fleet;
     fleet.proxy.forecast.clear(true);
     fleet.all_ready(FOUNDED_WITHIN).await?;
@@ -259,6 +259,7 @@ fn report(load: &Load, options: &CampaignOptions, faults: &[Fault], verdict: Ver
         writes: material.requests(|what| what != What::Read),
         reads: material.requests(is_read),
         resent_at_end,
+        own_duplicates: load.ledger.own_duplicates(),
         verdict,
         faults: material.by_kind(),
         read_ms_during_faults: material.times(is_read, true),

@@ -44,19 +44,19 @@ impl Acks {
         Self(acks)
     }
 
-    /// The longest time without an ack that touches `[from, to]`; nothing acked at all lasts until `to`.
+    /// See [`longest`].
     pub fn gap(&self, shard: u16, from: f64, to: f64) -> f64 {
         longest(self.0.get(&shard).map_or(&[], Vec::as_slice), from, to)
     }
 }
 
-/// The longest interval between neighbours that touches `[from, to]`. The one that is open at the end counts up to `to`.
+/// The longest interval between neighbours that touches `[from, to]`. What of it lies behind `to` does not count: by then the next fault has begun.
 pub fn longest(sorted: &[f64], from: f64, to: f64) -> f64 {
     let first = sorted.partition_point(|&at| at <= from);
     let mut before = first.checked_sub(1).map_or(from, |at| sorted[at]);
     let mut longest = 0.0f64;
     for &at in &sorted[first..] {
-        longest = longest.max(at - before);
+        longest = longest.max(at.min(to) - before);
         before = at;
         if at >= to {
             return longest;
@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn the_gap_of_a_fault_reaches_from_the_last_ack_before_it_to_the_first_after() {
         let acks = [0.0, 10.0, 20.0, 320.0, 330.0, 900.0];
-        assert_eq!(longest(&acks, 25.0, 400.0), 570.0, "a gap that begins within counts whole");
+        assert_eq!(longest(&acks, 25.0, 400.0), 300.0, "a gap that runs on counts up to the end");
         assert_eq!(longest(&acks, 25.0, 325.0), 300.0);
         assert_eq!(longest(&acks, 11.0, 19.0), 10.0);
         assert_eq!(longest(&acks, 905.0, 1_500.0), 600.0, "nothing came any more");

@@ -70,12 +70,21 @@ pub struct Ledger {
     /// The same for each source.
     sources: Mutex<BTreeMap<u16, [u64; 2]>>,
     entries: Mutex<Vec<Entry>>,
+    /// Acks that call events duplicates which nobody had been acked before.
+    own_duplicates: AtomicU64,
     findings: Findings,
 }
 
 impl Ledger {
     pub fn new(seed: u64, findings: Findings) -> Self {
-        Self { seed, bounds: Bounds::default(), sources: Mutex::default(), entries: Mutex::default(), findings }
+        Self {
+            seed,
+            bounds: Bounds::default(),
+            sources: Mutex::default(),
+            entries: Mutex::default(),
+            own_duplicates: AtomicU64::default(),
+            findings,
+        }
     }
 
     /// A batch is about to be sent for the first time.
@@ -107,6 +116,11 @@ impl Ledger {
             Bounds::add(&self.bounds.acked, request);
             self.sources.lock().entry(before.batch.writer).or_default()[0] += request.events.len() as u64;
         }
+        // A node that tries again itself, across an election, finds what its first try had done: it is told as a duplicate. Not wrong, but not what a client
+        // expects either; the comparison at the end tells whether it counts once.
+        if after.unsettled == 0 && after.counted < request.events.len() as u64 {
+            self.own_duplicates.fetch_add(1, Ordering::Relaxed);
+        }
         let place = || format!("{node}: ack of batch {}-{}: {ack}", before.batch.writer, before.batch.number);
         self.findings.check(check_ack(&after, request, ack).with_context(place));
     }
@@ -131,6 +145,11 @@ impl Ledger {
         self.entries.lock().iter().map(|entry| entry.batch).collect()
     }
 
+    /// Acks that call events duplicates though no earlier attempt is unsettled and no other ack counted them.
+    pub fn own_duplicates(&self) -> u64 {
+        self.own_duplicates.load(Ordering::Relaxed)
+    }
+
     pub fn len(&self) -> usize {
         self.entries.lock().len()
     }
@@ -151,9 +170,6 @@ fn check_ack(entry: &Entry, request: &Request, ack: &Value) -> Result<()> {
     ensure!(rejected == request.rejected, "rejected should be {:?}", request.rejected);
     let events = request.events.len() as u64;
     ensure!(entry.counted <= events, "{} counted over all attempts, of {events} events: some twice", entry.counted);
-    if entry.unsettled == 0 {
-        ensure!(entry.counted == events, "{} counted over all attempts, of {events} events, and every attempt was acked", entry.counted);
-    }
     Ok(())
 }
 
@@ -178,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_and_a_double_count_are_found_in_acks() {
+    fn double_counts_and_wrong_sums_are_found_in_acks() {
         for (acks, good) in
             [(vec![ack(1, 0), ack(0, 1)], true), (vec![ack(0, 1)], false), (vec![ack(1, 0), ack(1, 0)], false), (vec![ack(1, 1)], false)]
         {
@@ -189,6 +205,14 @@ mod tests {
             }
             assert_eq!(findings.list().is_empty(), good, "{acks:?}: {:?}", findings.list());
         }
+    }
+
+    #[test]
+    fn an_own_event_that_is_called_a_duplicate_is_told_of() {
+        let (ledger, findings, place, request) = probe();
+        ledger.attempt(place);
+        ledger.acked(place, &request, &ack(0, 1), "n1");
+        assert_eq!((ledger.own_duplicates(), findings.list()), (1, vec![]));
     }
 
     #[test]

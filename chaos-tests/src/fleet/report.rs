@@ -11,9 +11,6 @@ use super::nemesis::Fault;
 use super::nemesis::plan::{Kind, Step};
 use super::verify::Verdict;
 
-/// A gap that begins so shortly before a fault's time is over belongs to the next fault: its last ack came just before that.
-const NEXT_FAULT_MS: f64 = 400.0;
-
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     pub seed: u64,
@@ -27,6 +24,8 @@ pub struct Report {
     pub reads: Requests,
     /// Batches that no ack had settled when the faults were over.
     pub resent_at_end: usize,
+    /// Acks that call events duplicates which no other ack counted: the node itself had tried twice.
+    pub own_duplicates: u64,
     pub verdict: Verdict,
     /// By kind of fault.
     pub faults: BTreeMap<Kind, OfKind>,
@@ -97,12 +96,11 @@ impl Material<'_> {
         let mut gaps: BTreeMap<Kind, [Vec<f64>; 4]> = BTreeMap::new();
         for fault in self.faults {
             let [led, others, read, heal] = gaps.entry(fault.step.kind).or_default();
-            let until = (fault.over_ms - NEXT_FAULT_MS).max(fault.ended_ms);
             for shard in 0..self.shards {
-                let gap = acks.gap(shard, fault.began_ms, until);
+                let gap = acks.gap(shard, fault.began_ms, fault.over_ms);
                 if fault.led.contains(&shard) { led.push(gap) } else { others.push(gap) }
             }
-            read.push(longest(&answers, fault.began_ms, until));
+            read.push(longest(&answers, fault.began_ms, fault.over_ms));
             heal.push(fault.heal_ms);
         }
         let of_kind = |(kind, [led, others, read, heal]): (Kind, [Vec<f64>; 4])| {
@@ -170,7 +168,11 @@ impl fmt::Display for Report {
             let Requests { ok, flagged, refused, unknown } = requests;
             writeln!(f, "{name:<11} {ok} ok, {flagged} flagged, {refused} refused, {unknown} without an answer")?;
         }
-        writeln!(f, "at the end  {} batches sent again", self.resent_at_end)?;
+        writeln!(
+            f,
+            "at the end  {} batches sent again; {} acks took a node's own second try for a duplicate",
+            self.resent_at_end, self.own_duplicates
+        )?;
         let quiet = |times: Times| format!("p50 {} p99 {} max {} ms", times.p50, times.p99, times.max);
         writeln!(
             f,

@@ -61,29 +61,41 @@ impl Watch {
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut tasks = JoinSet::new();
         for node in 0..self.fleet.nodes.len() {
-            tasks.spawn(self.clone().look(node, READY_EVERY, false));
-            tasks.spawn(self.clone().look(node, LEADERS_EVERY, true));
+            tasks.spawn(self.clone().look_whether_ready(node));
         }
+        tasks.spawn(self.clone().look_who_leads());
         stop.cancelled().await;
     }
 
-    async fn look(self: Arc<Self>, node: usize, every: Duration, leaders: bool) {
-        let mut ticks = tokio::time::interval(every);
+    async fn look_whether_ready(self: Arc<Self>, node: usize) {
+        let mut ticks = tokio::time::interval(READY_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             let process = &self.fleet.nodes[node];
             let is_down = process.life().await == Life::Down;
             self.down[node].store(is_down, Ordering::Relaxed);
-            if is_down {
-                self.ready[node].store(false, Ordering::Relaxed);
-            } else if leaders {
-                if let Asked::Answered(cluster) = self.fleet.http.ask(process, "/v1/cluster", &[], LOOK_TIME_MAX).await {
-                    self.findings.check(self.see(&cluster).with_context(|| format!("/v1/cluster of {}", process.name)));
+            let is_ready = !is_down && matches!(tokio::time::timeout(LOOK_TIME_MAX, self.fleet.http.ready(process)).await, Ok(Ok(())));
+            self.ready[node].store(is_ready, Ordering::Relaxed);
+        }
+    }
+
+    /// One node after the other: each asks all others for it.
+    async fn look_who_leads(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(LEADERS_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        for node in (0..self.fleet.nodes.len()).cycle() {
+            if self.is_down(node) {
+                // Another one is asked at once, but for the case that all are down.
+                tokio::task::yield_now().await;
+                if (0..self.fleet.nodes.len()).any(|other| !self.is_down(other)) {
+                    continue;
                 }
-            } else {
-                let is_ready = tokio::time::timeout(LOOK_TIME_MAX, self.fleet.http.ready(process)).await;
-                self.ready[node].store(matches!(is_ready, Ok(Ok(()))), Ordering::Relaxed);
+            }
+            ticks.tick().await;
+            let process = &self.fleet.nodes[node];
+            if let Asked::Answered(cluster) = self.fleet.http.ask(process, "/v1/cluster", &[], LOOK_TIME_MAX).await {
+                self.findings.check(self.see(&cluster).with_context(|| format!("/v1/cluster of {}", process.name)));
             }
         }
     }

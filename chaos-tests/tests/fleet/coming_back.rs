@@ -27,8 +27,10 @@ async fn fully_replicated(desk: &Desk) -> Result<()> {
     let whole = desk.fleet.until("every shard has three replicas", PATIENCE, async || {
         let cluster = desk.fleet.cluster(0).await.map_err(|error| format!("{error:#}"))?;
         let lacking = cluster["shards"].as_array().into_iter().flatten().find(|shard| {
-            let voters = shard["replicas"].as_array().into_iter().flatten().filter(|replica| replica["role"] != "learner");
-            voters.count() != 3
+            let mut voters = shard["replicas"].as_array().into_iter().flatten().filter(|replica| replica["role"] != "learner");
+            let moves = ["coming", "going"].iter().any(|key| shard[key].as_array().is_none_or(|of| !of.is_empty()));
+            // One that does not answer has applied nothing that is known.
+            moves || voters.clone().count() != 3 || voters.any(|replica| replica["applied"].is_null())
         });
         lacking.map_or(Ok(()), |shard| Err(shard.to_string()))
     });

@@ -5,17 +5,18 @@ use std::time::Duration;
 use anyhow::Result;
 use tallymesh_chaos_tests::fleet::campaign::{CampaignOptions, Progress, run};
 use tallymesh_chaos_tests::fleet::nemesis::plan::Kind;
+use tallymesh_chaos_tests::fleet::report::Report;
 use tallymesh_chaos_tests::process::binary;
 use tokio::sync::watch;
 
-async fn passes(options: CampaignOptions) -> Result<()> {
+pub async fn passes(options: &CampaignOptions) -> Result<Report> {
     for step in options.schedule() {
         eprintln!("will {step}");
     }
-    let report = run(&options, &watch::Sender::new(Progress::default())).await?;
+    let report = run(options, &watch::Sender::new(Progress::default())).await?;
     eprintln!("{report}");
     anyhow::ensure!(report.passed(), "seed {}: see above", report.seed);
-    Ok(())
+    Ok(report)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -25,7 +26,7 @@ async fn three_nodes_keep_their_promises_through_kills_pauses_cuts_and_restarts(
         vec![Kind::KillLeader, Kind::Pause, Kind::Isolate, Kind::OneWay, Kind::NonTransitive, Kind::Restart, Kind::Kill, Kind::Wipe];
     options.steps_max = Some(8);
     options.lasts_max = Duration::from_secs(4);
-    passes(options).await
+    passes(&options).await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -34,5 +35,5 @@ async fn one_node_keeps_its_promises_through_kills_and_pauses() -> Result<()> {
     options.kinds = vec![Kind::KillLeader, Kind::Pause];
     options.steps_max = Some(4);
     options.lasts_max = Duration::from_secs(2);
-    passes(options).await
+    passes(&options).await.map(drop)
 }

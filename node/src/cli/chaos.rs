@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::client::CliError;
 use super::output::{Format, OutputArgs, Table, print_json, print_text};
 use super::progress::{Progress, Unit};
+use crate::boot::interrupted;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -79,8 +80,8 @@ pub async fn run(args: ChaosArgs) -> Result<(), CliError> {
     let shown = tokio::spawn(show(receiver, options.time));
     let report = tokio::select! {
         report = run_campaign(&options, &sender) => report?,
-        interrupted = tokio::signal::ctrl_c() => {
-            interrupted.map_err(|e| CliError::Failed(format!("cannot listen for signals: {e}")))?;
+        stopped = interrupted() => {
+            stopped.map_err(|e| CliError::Failed(format!("cannot listen for signals: {e}")))?;
             return Err(CliError::Failed("interrupted; all nodes were ended".to_owned()));
         }
     };

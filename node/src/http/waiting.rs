@@ -22,8 +22,12 @@ const CONNECTIONS_MAX: usize = 64;
 const HEAD_TIME_MAX: Duration = Duration::from_secs(5);
 const RETRY_AFTER_MS: u64 = 1_000;
 
-/// Answers every request with 503 and what `why` says last. Ends when it is dropped; connections end with it.
-pub async fn refuse_while_waiting(listener: &TcpListener, why: watch::Receiver<String>) -> Infallible {
+/// A member that comes back is usually ready within this time: who connects meanwhile waits in the listener's queue and is answered by then.
+pub const COME_BACK_TIME: Duration = Duration::from_secs(5);
+
+/// Answers every request with 503 and what `why` says last, after `patience`. Ends when it is dropped; connections end with it.
+pub async fn refuse_while_waiting(listener: &TcpListener, patience: Duration, why: watch::Receiver<String>) -> Infallible {
+    tokio::time::sleep(patience).await;
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {

@@ -4,10 +4,11 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tokio::time::MissedTickBehavior;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::readers::read_back;
 use super::{Load, What};
@@ -23,6 +24,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 const READ_BACK: f64 = 0.05;
 /// At the end everything is acked within this time, or the fleet did not heal.
 const SETTLED_WITHIN: Duration = Duration::from_secs(120);
+const SETTLING_AT_ONCE: usize = 16;
 
 /// How one writer writes.
 #[derive(Clone, Copy, Debug)]
@@ -90,25 +92,33 @@ async fn retry(load: &Load, place: Place, request: &Request, node: usize, random
 ///
 /// # Errors
 /// They are not acked in time, though the fleet should be well.
-pub async fn settle(load: &Load) -> Result<usize> {
+pub async fn settle(load: &Arc<Load>) -> Result<usize> {
     let open = load.ledger.still_open();
-    let deadline = tokio::time::Instant::now() + SETTLED_WITHIN;
+    let deadline = Instant::now() + SETTLED_WITHIN;
+    let mut tasks = JoinSet::new();
     for (count, &place) in open.iter().enumerate() {
-        let request = request(load.ledger.seed, &load.ledger.batch(place));
-        for node in (0..load.fleet.nodes.len()).cycle().skip(count) {
-            if load.attempt(place, &request, node, What::Write).await.is_some() {
-                break;
-            }
-            ensure!(
-                tokio::time::Instant::now() < deadline,
-                "{} of {} open batches are not acked within {SETTLED_WITHIN:?} after the faults",
-                open.len() - count,
-                open.len()
-            );
-            tokio::time::sleep(RETRY_AFTER).await;
+        if tasks.len() == SETTLING_AT_ONCE {
+            tasks.join_next().await.context("a task")???;
         }
+        tasks.spawn(settle_one(load.clone(), place, count, deadline));
+    }
+    while let Some(settled) = tasks.join_next().await {
+        settled??;
     }
     Ok(open.len())
+}
+
+async fn settle_one(load: Arc<Load>, place: Place, first_node: usize, deadline: Instant) -> Result<()> {
+    let request = request(load.ledger.seed, &load.ledger.batch(place));
+    for node in (0..load.fleet.nodes.len()).cycle().skip(first_node % load.fleet.nodes.len()) {
+        if load.attempt(place, &request, node, What::Write).await.is_some() {
+            break;
+        }
+        let left = load.ledger.still_open().len();
+        ensure!(Instant::now() < deadline, "{left} batches are not acked within {SETTLED_WITHIN:?} after the faults: {:?}", load.reasons());
+        tokio::time::sleep(RETRY_AFTER).await;
+    }
+    Ok(())
 }
 
 pub fn body(request: &Request) -> Body {
