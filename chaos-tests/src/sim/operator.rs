@@ -57,6 +57,7 @@ impl Fleet {
         for replica in first.replicas.values() {
             scoped(1, replica.raft.raft().initialize(members.clone())).await.expect("a new group");
         }
+        world.spawn(OUTSIDE, guard(world.clone()));
         let state = State { next_id: world.plan.nodes + 1, wanted, leaving: None, in_doubt: None, back_at: BTreeMap::new() };
         let fleet = Arc::new(Self { state: Mutex::new(state) });
         for shard in (0..world.plan.shards).map(ShardId) {
@@ -65,7 +66,6 @@ impl Fleet {
         world.spawn(OUTSIDE, starts(world.clone(), fleet.clone()));
         world.spawn(OUTSIDE, members_of_all(world.clone(), fleet.clone()));
         world.spawn(OUTSIDE, ticks(world.clone()));
-        world.spawn(OUTSIDE, guard(world.clone()));
         fleet
     }
 

@@ -29,10 +29,15 @@ use crate::limits::{
 };
 use crate::open_files::connections_that_fit;
 
+/// Connections that are in use end with their next answer; the others are ended after this time.
+const LAST_WORDS_TIME: Duration = Duration::from_millis(500);
+
 pub struct Server {
     app: AppState,
     address: SocketAddr,
-    /// No new connections; open ones finish what they are at.
+    /// No new connections.
+    close: CancellationToken,
+    /// Open ones finish what they are at.
     stop: CancellationToken,
     /// Whatever is left ends now.
     abort: CancellationToken,
@@ -52,8 +57,10 @@ impl Server {
     pub fn start(listener: TcpListener, app: AppState) -> std::io::Result<Self> {
         let address = listener.local_addr()?;
         let (stop, abort, connections) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
-        let accepting = tokio::spawn(accept(listener, Connections::new(app.clone(), stop.clone(), abort.clone(), connections.clone())));
-        Ok(Self { app, address, stop, abort, accepting, connections })
+        let close = CancellationToken::new();
+        let shared = Connections::new(app.clone(), stop.clone(), abort.clone(), connections.clone());
+        let accepting = tokio::spawn(accept(listener, shared, close.clone()));
+        Ok(Self { app, address, close, stop, abort, accepting, connections })
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -62,10 +69,13 @@ impl Server {
 
     /// Closes the listener and waits until open requests are answered, at most `drain_timeout`.
     pub async fn shutdown(self, drain_timeout: Duration) {
-        self.stop.cancel();
+        self.close.cancel();
         // Its only way to fail is a panic, which has been printed.
         let _ = self.accepting.await;
         self.connections.close();
+        // Who speaks is told with the answer that this connection ends; ended at once, a request that is on its way would meet nobody.
+        let _ = tokio::time::timeout(LAST_WORDS_TIME, self.connections.wait()).await;
+        self.stop.cancel();
         if tokio::time::timeout(drain_timeout, self.connections.wait()).await.is_err() {
             let open = self.app.metrics.connections.load(Ordering::Relaxed);
             tracing::warn!(open, "connections did not finish in time and are cut");
@@ -136,7 +146,8 @@ impl Connections {
     }
 }
 
-async fn accept(listener: TcpListener, connections: Connections) {
+async fn accept(listener: TcpListener, connections: Connections, close: CancellationToken) {
+    let mut until = None;
     loop {
         // A place first: beyond the limit, connections wait in the kernel's bounded queue.
         let next = async {
@@ -144,6 +155,10 @@ async fn accept(listener: TcpListener, connections: Connections) {
             (listener.accept().await, place)
         };
         tokio::select! {
+            biased;
+            // Whoever has connected already is still heard.
+            () = close.cancelled(), if until.is_none() => until = Some(tokio::time::Instant::now() + ACCEPT_PAUSE),
+            () = async { tokio::time::sleep_until(until.unwrap_or_else(tokio::time::Instant::now)).await }, if until.is_some() => return,
             () = connections.stop.cancelled() => return,
             (accepted, place) = next => match (accepted, place) {
                 (Ok((stream, peer)), Ok(place)) => connections.serve(stream, peer, place),
