@@ -134,7 +134,11 @@ fn one_batch(bytes: &AlignedVec<16>, around: &Around) {
     let applied = apply(&mut state, 2, &entry, is_moved).and_then(|mut parts| parts.pop()).unwrap_or_default();
     let Ok(batch) = checked else {
         // Which of its faults is met first is of no matter.
-        assert!(matches!(applied.error, Some(PartError::Malformed(_) | PartError::Time { .. })), "{:?} was refused by the check", applied.error);
+        assert!(
+            matches!(applied.error, Some(PartError::Malformed(_) | PartError::Time { .. })),
+            "{:?} was refused by the check",
+            applied.error
+        );
         assert_eq!((state.counters().events, state.counters().refused_parts), (0, 1));
         return;
     };

@@ -15,7 +15,7 @@ use super::meta::MetaCommand;
 use super::{ASK_TIME_MAX, Fleet, Inner};
 use crate::founding::Founder;
 use crate::founding::driver::Gate;
-use crate::mesh::{Mesh, ShardAnswer};
+use crate::mesh::{AppendError, Mesh, ShardAnswer};
 use crate::peer::{Handler, Refusal, RefusalCode, Request, RpcKind};
 use crate::replicator::{Replicator, ReplicatorError};
 
@@ -65,7 +65,15 @@ impl Fleet {
             }
             RpcKind::Ingest => {
                 let parts = messages::decode_parts(&request.body)?;
-                let outcomes = self.mesh()?.append_here(parts, left(request.deadline)).await;
+                let mut outcomes = self.mesh()?.append_here(parts, left(request.deadline)).await;
+                if self.is_leaving() {
+                    // Its end is no reason to fail: others lead, or soon will.
+                    for outcome in &mut outcomes {
+                        if let Err(AppendError::Stopped { shard, .. }) = outcome {
+                            *outcome = Err(AppendError::NotLeader { shard: *shard, leader: None });
+                        }
+                    }
+                }
                 messages::encode_outcomes(&outcomes)
             }
             RpcKind::Query | RpcKind::FollowerQuery => {

@@ -290,7 +290,11 @@ mod tests {
     fn only_copy_moves_by_way_of_two() {
         let (placement, ready) = (placed(&[2]), set(&[2]));
         assert_eq!(next_step(&group(&[1], &[], &[]), &placement, 1, &ready), Todo::AddLearner(2));
-        assert_eq!(next_step(&group(&[1], &[2], &[(2, 1_000)]), &placement, 1, &ready), Todo::Voters(set(&[1, 2])), "it does not remove itself");
+        assert_eq!(
+            next_step(&group(&[1], &[2], &[(2, 1_000)]), &placement, 1, &ready),
+            Todo::Voters(set(&[1, 2])),
+            "it does not remove itself"
+        );
         assert_eq!(next_step(&group(&[1, 2], &[], &[(2, 1_000)]), &placement, 1, &ready), Todo::HandOver(2));
         assert_eq!(next_step(&group(&[1, 2], &[], &[(2, 10)]), &placement, 1, &ready), Todo::Nothing, "it lags");
         let successor = Group { leader: Some(2), ..group(&[1, 2], &[], &[]) };

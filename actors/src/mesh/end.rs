@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use tallymesh_storage::wal::Wal;
+use tokio::time::Instant;
 
 use super::Mesh;
 use crate::shard::Shard;
@@ -14,6 +15,8 @@ use crate::shard::Shard;
 const END_SNAPSHOT_LOG_BYTES_MIN: u64 = 1 << 20;
 /// No further snapshot is begun at the end after this time.
 const END_SNAPSHOTS_TIME_MAX: Duration = Duration::from_secs(2);
+/// Leads are handed over, tried again where it failed, for this long; whoever is left with one is elected away from.
+const LEAVE_TIME_MAX: Duration = Duration::from_secs(4);
 /// What is in the queues at the end has this long to become durable.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
 
@@ -22,13 +25,14 @@ impl Mesh {
     pub async fn leave(&self) {
         let Some(fleet) = &self.inner.fleet else { return };
         fleet.leave();
-        let running = self.inner.shards.running();
-        join_all(running.iter().map(|shard| async move {
-            if let Some(heir) = fleet.heir(shard.parts.id) {
-                self.hand_over(shard.parts.id, heir).await;
+        let until = Instant::now() + LEAVE_TIME_MAX;
+        loop {
+            let heirs: Vec<_> = self.inner.shards.running().iter().filter_map(|s| Some((s.parts.id, fleet.heir(s.parts.id)?))).collect();
+            if heirs.is_empty() || Instant::now() >= until {
+                return;
             }
-        }))
-        .await;
+            join_all(heirs.into_iter().map(|(shard, heir)| self.hand_over(shard, heir))).await;
+        }
     }
 
     /// Finishes what is queued, writes snapshots where that is quick, closes the log. Idempotent.

@@ -100,7 +100,9 @@ impl Mesh {
             Ok(Ok(answers)) => {
                 let found = |shard: &ShardId| answers.iter().find(|(answered, _)| answered == shard).map(|(_, answer)| answer.clone());
                 let fitting = |answer: ShardAnswer| match answer {
-                    Ok(answer) if !answer.fits(query) => Err(Problem::new(ErrorCode::Internal, "another node answered something else than was asked")),
+                    Ok(answer) if !answer.fits(query) => {
+                        Err(Problem::new(ErrorCode::Internal, "another node answered something else than was asked"))
+                    }
                     other => other,
                 };
                 let none = || Err(Problem::new(ErrorCode::ShardUnavailable, "the node that leads the shard left it out of its answer"));

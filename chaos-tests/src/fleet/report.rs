@@ -129,10 +129,10 @@ impl Material<'_> {
         Times::of(self.records.iter().filter(counts).map(|record| record.ended_ms - record.began_ms).collect())
     }
 
-    /// Requests that failed while nothing but graceful things was done.
+    /// Requests that failed while nothing but graceful things was done. A node that has ended refuses connections until it is back: nothing was sent to it then.
     pub fn failed_while_graceful(&self) -> usize {
         let graceful = self.faults.iter().filter(|fault| fault.step.kind.is_graceful());
-        let failed = |record: &&Record| matches!(record.outcome, Outcome::Refused | Outcome::Unknown);
+        let failed = |record: &&Record| matches!(record.outcome, Outcome::Unknown);
         graceful.map(|fault| within(self.records, fault.began_ms, fault.over_ms, |_| true).filter(failed).count()).sum()
     }
 

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::openapi::{ChangeProblems, PageProblems};
+use super::openapi::{ChangeProblems, PageProblems, RemoveProblems};
 use super::{App, AppState, HttpProblem, json_body};
 
 pub fn router() -> OpenApiRouter<AppState> {
@@ -68,13 +68,13 @@ async fn add(State(app): State<AppState>, body: Body) -> Result<Json<Definitions
 
 /// Remove a defined metric
 #[utoipa::path(delete, path = "/v1/definitions/{name}", operation_id = "remove_definition", tag = "catalogue", params(("name" = String, Path, description = "Name of a defined metric.")),
-    responses((status = 200, description = "Those that are left.", body = Definitions), ChangeProblems))]
+    responses((status = 200, description = "Those that are left.", body = Definitions), RemoveProblems))]
 async fn remove(State(app): State<AppState>, Path(name): Path<String>) -> Result<Json<Definitions>, HttpProblem> {
     let mut wanted = current(&app);
     let before = wanted.definitions.len();
     wanted.definitions.retain(|definition| definition.name != name);
     if wanted.definitions.len() == before {
-        return Err(Problem::new(ErrorCode::BadParameter, format!("there is no metric defined as `{name}`")).field("name").into());
+        return Err(Problem::new(ErrorCode::NotFound, format!("there is no metric defined as `{name}`")).field("name").into());
     }
     change(&app, wanted).await
 }

@@ -27,7 +27,7 @@ pub use parameters::{
 };
 pub use problems::{
     ChangeProblems, IngestProblems, LiveProblems, NamedProblems, PageProblems, QueryBodyProblems, QueryProblems, ReadyProblems,
-    RetryProblems, StoredProblems, TailProblems,
+    RemoveProblems, RetryProblems, StoredProblems, TailProblems,
 };
 
 #[derive(OpenApi)]

@@ -97,7 +97,10 @@ async fn answers_are_as_the_document_says() {
         assert_eq!(got, status, "{method} {path}");
     }
     let untried = contract.untried();
-    assert!(untried.iter().all(|operation| ENDLESS.iter().chain(&OF_FLEETS).any(|path| operation.ends_with(path))), "no 200 of {untried:?} was looked at");
+    assert!(
+        untried.iter().all(|operation| ENDLESS.iter().chain(&OF_FLEETS).any(|path| operation.ends_with(path))),
+        "no 200 of {untried:?} was looked at"
+    );
 }
 
 #[test]

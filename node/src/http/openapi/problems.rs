@@ -58,6 +58,7 @@ problems! {
     RetryProblems: BODY, WRITE, [BadJson, BadParameter];
     /// Of what changes the cluster.
     ChangeProblems: BODY, WRITE, [EmptyBody, BadJson, BadParameter];
+    RemoveProblems: BODY, WRITE, [NotFound, BadParameter];
     TailProblems: [BadParameter];
     LiveProblems: QUERY;
 }
