@@ -38,6 +38,9 @@ pub enum Input<T> {
         proposal: u64,
         result: Result<Committed, ReplicatorError>,
     },
+    /// The log has another term. What was proposed in an earlier one may be in it or not, and its outcome may never come: a snapshot that replaces the log takes
+    /// nobody's word along.
+    NewTerm,
     /// Time went by; `tick_wanted` says whether the state would change by being told so.
     Time {
         tick_wanted: bool,
@@ -94,6 +97,12 @@ impl<T> GroupCommit<T> {
                 None => self.queue.push_back(part),
             },
             Input::Settled { proposal, result } => self.settle(proposal, result, now, effects),
+            Input::NewTerm => {
+                let shard = self.shard;
+                for Waiting { ticket, .. } in self.in_flight.drain(..).flat_map(|f| f.parts) {
+                    effects.push(Effect::Answer { ticket, result: Err(AppendError::NotLeader { shard, leader: None }) });
+                }
+            }
             Input::Time { tick_wanted } => {
                 self.expire(now, effects);
                 if tick_wanted && self.is_idle() && self.stopped.is_none() {

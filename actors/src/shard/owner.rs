@@ -71,6 +71,12 @@ impl Running {
     fn handle(&mut self, owner: &Arc<Owner>, delivery: Delivery) {
         let mut effects = std::mem::take(&mut self.effects);
         let now = self.parts.clock.monotonic();
+        let term = self.parts.replica.status().term;
+        if term != self.term {
+            self.term = term;
+            self.stamps.begin_term(self.parts.state.read().state.stamp_ms());
+            self.engine.step(Input::NewTerm, now, &mut effects);
+        }
         match delivery {
             Delivery::Append(part) => self.engine.step(Input::Append(part), now, &mut effects),
             Delivery::Settled { proposal, result } => self.engine.step(Input::Settled { proposal, result }, now, &mut effects),
@@ -95,11 +101,6 @@ impl Running {
     }
 
     fn stamp(&mut self) -> i64 {
-        let term = self.parts.replica.status().term;
-        if term != self.term {
-            self.term = term;
-            self.stamps.begin_term(self.parts.state.read().state.stamp_ms());
-        }
         let wall_ms = self.parts.clock.wall_ms().saturating_add(self.parts.clock_offset.ms());
         self.stamps.stamp(wall_ms, self.parts.clock.monotonic())
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use futures::FutureExt;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -158,7 +159,13 @@ async fn accept(listener: TcpListener, connections: Connections, close: Cancella
             biased;
             // Whoever has connected already is still heard.
             () = close.cancelled(), if until.is_none() => until = Some(tokio::time::Instant::now() + ACCEPT_PAUSE),
-            () = async { tokio::time::sleep_until(until.unwrap_or_else(tokio::time::Instant::now)).await }, if until.is_some() => return,
+            () = async { tokio::time::sleep_until(until.unwrap_or_else(tokio::time::Instant::now)).await }, if until.is_some() => {
+                // And who did in this very moment.
+                while let (Some(Ok((stream, peer))), Ok(place)) = (listener.accept().now_or_never(), connections.places.clone().try_acquire_owned()) {
+                    connections.serve(stream, peer, place);
+                }
+                return;
+            }
             () = connections.stop.cancelled() => return,
             (accepted, place) = next => match (accepted, place) {
                 (Ok((stream, peer)), Ok(place)) => connections.serve(stream, peer, place),

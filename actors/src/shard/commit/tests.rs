@@ -165,3 +165,25 @@ proptest! {
         prop_assert!(run.proposed.is_sorted_by_key(|p| p.0));
     }
 }
+
+#[test]
+fn what_an_earlier_term_left_open_blocks_nothing() {
+    let mut engine = GroupCommit::new(ShardId(0));
+    let mut effects = Vec::new();
+    let part = |ticket: u32| Part { bytes: Bytes::from_static(b"x"), arrived: Duration::ZERO, deadline: Duration::from_secs(100), ticket };
+    for ticket in 0..5 {
+        engine.step(Input::Append(part(ticket)), Duration::ZERO, &mut effects);
+    }
+    effects.clear();
+    engine.step(Input::NewTerm, Duration::ZERO, &mut effects);
+    let answered = |effect: &Effect<u32>| match effect {
+        Effect::Answer { ticket, result: Err(AppendError::NotLeader { .. }) } => Some(*ticket),
+        _ => None,
+    };
+    assert_eq!(effects.iter().filter_map(answered).collect::<Vec<_>>(), [0, 1]);
+    assert!(matches!(effects.last(), Some(Effect::Propose { parts, .. }) if parts.len() == 3), "{effects:?}");
+    effects.clear();
+    // A late outcome of the earlier term is nobody's any more.
+    engine.step(Input::Settled { proposal: 0, result: Ok(Committed::default()) }, Duration::ZERO, &mut effects);
+    assert!(effects.is_empty(), "{effects:?}");
+}
