@@ -38,7 +38,7 @@ use crate::membership::gossip::Gossip;
 use crate::mesh::Inner as MeshInner;
 use crate::peer::{Lane, NodeId, PeerError, Peers, Rpc, RpcKind, TlsFiles};
 use crate::raft::RaftReplica;
-use crate::raft::peers::ReplicaServer;
+use crate::raft::peers::{Behind, PeerNetworks, ReplicaServer};
 use crate::replicator::ReplicatorError;
 use clocks::{Clocks, MedianOffset};
 use files::PeerFiles;
@@ -49,6 +49,8 @@ use meta::{MetaCommand, MetaState};
 
 /// A small question to a peer.
 const ASK_TIME_MAX: Duration = Duration::from_secs(2);
+/// Whoever is asked about a lost leader answers at once or is lost too.
+const LOST_TIME_MAX: Duration = Duration::from_millis(200);
 /// Pause before a proposal to the metadata group is tried again.
 const PROPOSE_PAUSE: Duration = Duration::from_millis(50);
 
@@ -98,6 +100,8 @@ struct Inner {
     settings: ShardSettings,
     shards: u16,
     replicas: RwLock<BTreeMap<ShardId, Arc<RaftReplica>>>,
+    /// Of each group, whether a voter's log goes further than the one here.
+    behind: RwLock<BTreeMap<ShardId, Behind>>,
     server: ReplicaServer,
     files: PeerFiles,
     leaders: Leaders,
@@ -222,6 +226,18 @@ impl Fleet {
         self.inner.clocks.offset()
     }
 
+    /// What a replica here reaches the others of its group with.
+    pub(crate) fn networks(&self, shard: ShardId) -> PeerNetworks {
+        let networks = PeerNetworks::new(Arc::new(self.inner.peers.clone()), shard);
+        self.inner.behind.write().insert(shard, networks.behind());
+        networks
+    }
+
+    /// Whether a voter refused this node for its shorter log within `age`.
+    fn is_behind(&self, shard: ShardId, age: Duration) -> bool {
+        self.inner.behind.read().get(&shard).is_some_and(|behind| behind.within(age))
+    }
+
     /// Notes whether this node leads the shard.
     fn note_lead(&self, shard: ShardId, led_in_term: Option<u64>) {
         let known = self.inner.leading.read().get(&shard).map(|(term, _)| *term);
@@ -293,7 +309,8 @@ impl Fleet {
     }
 
     pub(crate) async fn ask_for<T: serde::de::DeserializeOwned>(&self, member: u64, ask: Ask) -> Option<T> {
-        messages::from_bytes(&self.ask(member, ask, ASK_TIME_MAX).await.ok()?).ok()
+        let wait = if matches!(ask, Ask::Lost { .. }) { LOST_TIME_MAX } else { ASK_TIME_MAX };
+        messages::from_bytes(&self.ask(member, ask, wait).await.ok()?).ok()
     }
 
     fn mesh_here(&self) -> Result<crate::Mesh, ()> {

@@ -26,7 +26,7 @@ use crate::membership::{NodeInfo, NodeState};
 use crate::mesh::{Inner as MeshInner, Mesh, MeshOptions, StartError};
 use crate::peer::bulk::BulkServer;
 use crate::peer::{BootId, Hello, NodeId, PeerOptions, Peers, load_or_make};
-use crate::raft::peers::{PeerNetworks, ReplicaServer};
+use crate::raft::peers::ReplicaServer;
 use crate::raft::{Blocking, Peer};
 
 /// A node that does not hear who it is in the cluster says so this often.
@@ -140,6 +140,7 @@ pub async fn start(
         settings: options.settings.clone(),
         shards: options.shards,
         replicas: Default::default(),
+        behind: Default::default(),
         server,
         files,
         leaders: Leaders::default(),
@@ -190,8 +191,8 @@ async fn join(
         }
     }
     let storage = MetaStorage { disk: options.disk.clone(), dir: options.data_dir.clone(), wal, blocking: Blocking::Threads };
-    let networks = PeerNetworks::new(Arc::new(inner.peers.clone()), META);
-    let meta = MetaGroup::open(inner.me, storage, networks).await.map_err(|detail| StartError::Shard { shard: META, detail })?;
+    let meta =
+        MetaGroup::open(inner.me, storage, fleet.networks(META)).await.map_err(|detail| StartError::Shard { shard: META, detail })?;
     inner.server.add(META, meta.raft().clone());
     let founders: Vec<Founder> = match &membership {
         Membership::Founded(accepted) => accepted.seed.founders.clone(),

@@ -33,7 +33,6 @@ const AGAIN_DOUBLINGS_MAX: u32 = 4;
 const MUTE_TIME_MAX: Duration = Duration::from_millis(1_500);
 /// Nor is one lost that wrote or beat within this time, whatever it says; a slow machine is no dead one.
 const HEARD_TIME_MAX: Duration = Duration::from_millis(1_500);
-const LOST_TIME_MAX: Duration = Duration::from_millis(200);
 
 /// How a group's leader stands, as a follower sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +44,9 @@ pub enum Seen {
     /// It is connected, and does not say that it leads: it has not heard yet, or its replica has stopped.
     Mute,
 }
+
+/// Whoever was refused for a shorter log leaves the election to the others for this long.
+const LEFT_TO_OTHERS: Duration = Duration::from_secs(3);
 
 /// One lost leader.
 #[derive(Clone, Copy, Debug)]
@@ -219,13 +221,16 @@ fn look(fleet: &Fleet, losses: &mut Losses) {
 fn stand(inner: Arc<Inner>, shard: ShardId, group: Group, raft: Raft<ShardRaft>) {
     let fleet = Fleet { inner };
     tokio::spawn(async move {
-        if fleet.clock_offset().is_far_off() || !fleet.has_lost(shard).await {
+        // One whose log is behind cannot win, and its terms would keep whoever can from winning. It stands once all the same: from then on it is free to vote, where its
+        // lease on the old leader would forbid it.
+        let is_behind = group.leader.is_none() && fleet.is_behind(shard, LEFT_TO_OTHERS);
+        if is_behind || fleet.clock_offset().is_far_off() || !fleet.has_lost(shard).await {
             return;
         }
         let others = group.voters.iter().copied().filter(|member| *member != fleet.inner.me && Some(*member) != group.leader);
         let ask = Ask::Lost { shard: shard.0 };
-        let answers = join_all(others.map(|member| fleet.ask(member, ask.clone(), LOST_TIME_MAX))).await;
-        let agreed = answers.into_iter().filter_map(|answer| messages::from_bytes::<bool>(&answer.ok()?).ok()).filter(|lost| *lost).count();
+        let answers = join_all(others.map(|member| fleet.ask_for::<bool>(member, ask.clone()))).await;
+        let agreed = answers.into_iter().flatten().filter(|lost| *lost).count();
         if 2 * (agreed + 1) <= group.voters.len() {
             return;
         }

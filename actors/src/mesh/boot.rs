@@ -24,7 +24,6 @@ use super::upkeep::Upkeep;
 use super::{Inner, Mesh, MeshOptions, Owned, StartError};
 use crate::fleet::clocks::MedianOffset;
 use crate::fleet::{self, Fleet, FleetOptions};
-use crate::raft::peers::PeerNetworks;
 use crate::raft::{
     Blocking, DurableIndex, LogStore, OpenReplica, OpenState, RaftReplica, SharedState, Snapshots, StateMachine, StopReason,
 };
@@ -268,8 +267,7 @@ pub async fn open_in_fleet(
         fleet.files().add(id, files.clone());
         let open = recover(options, Blocking::Threads, wal, id, files, fleet.me(), &stop).await?;
         let (shared, snapshots) = (open.state.shared(), open.state.snapshots());
-        let networks = PeerNetworks::new(Arc::new(fleet.peers().clone()), id);
-        let replica = Arc::new(RaftReplica::join_fleet(open, networks).await.map_err(|e| e.to_string())?);
+        let replica = Arc::new(RaftReplica::join_fleet(open, fleet.networks(id)).await.map_err(|e| e.to_string())?);
         let parts = ShardParts { clock_offset: fleet.clock_offset(), ..parts_of(options, id, replica.clone(), shared, snapshots, &stop) };
         Ok((parts, replica))
     };

@@ -22,6 +22,7 @@ use openraft::error::{Fatal, NetworkError, RPCError, RaftError, ReplicationClose
 use openraft::network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
 use openraft::{OptionalSend, Snapshot, Vote};
+use parking_lot::Mutex;
 use tallymesh_protocol::hash::ShardId;
 use tokio::time::Instant;
 
@@ -49,16 +50,37 @@ impl ReplicaChannel for Peers {
     }
 }
 
+/// When a voter last refused this replica because its own log goes further. Cheap to clone; all clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct Behind(Arc<Mutex<Option<Instant>>>);
+
+impl Behind {
+    fn note(&self) {
+        *self.0.lock() = Some(Instant::now());
+    }
+
+    /// Whether that was within `age`.
+    pub fn within(&self, age: Duration) -> bool {
+        self.0.lock().is_some_and(|at| at.elapsed() < age)
+    }
+}
+
 /// Makes the networks of one shard's replica.
 #[derive(Clone)]
 pub struct PeerNetworks {
     channel: Arc<dyn ReplicaChannel>,
     shard: ShardId,
+    behind: Behind,
 }
 
 impl PeerNetworks {
     pub fn new(channel: Arc<dyn ReplicaChannel>, shard: ShardId) -> Self {
-        Self { channel, shard }
+        Self { channel, shard, behind: Behind::default() }
+    }
+
+    /// Is kept up to date from here on.
+    pub fn behind(&self) -> Behind {
+        self.behind.clone()
     }
 }
 
@@ -66,7 +88,7 @@ impl RaftNetworkFactory<ShardRaft> for PeerNetworks {
     type Network = PeerNetwork;
 
     async fn new_client(&mut self, target: u64, _node: &Peer) -> Self::Network {
-        PeerNetwork { channel: self.channel.clone(), shard: self.shard, target, on_its_way: None }
+        PeerNetwork { channel: self.channel.clone(), shard: self.shard, behind: self.behind.clone(), target, on_its_way: None }
     }
 }
 
@@ -88,6 +110,7 @@ struct OnItsWay {
 pub struct PeerNetwork {
     channel: Arc<dyn ReplicaChannel>,
     shard: ShardId,
+    behind: Behind,
     target: u64,
     on_its_way: Option<OnItsWay>,
 }
@@ -168,7 +191,11 @@ impl RaftNetwork<ShardRaft> for PeerNetwork {
     async fn vote(&mut self, rpc: VoteRequest<u64>, option: RPCOption) -> Result<VoteResponse<u64>, Failed> {
         let body = message::encode_vote(&rpc).map_err(not_encoded)?;
         let answer = self.call(RpcKind::Vote, Lane::Urgent, body, option.hard_ttl()).await.map_err(|e| failed(&e))?;
-        message::decode_vote_answer(&answer).map_err(not_encoded)
+        let answer = message::decode_vote_answer(&answer).map_err(not_encoded)?;
+        if !answer.vote_granted && answer.last_log_id > rpc.last_log_id {
+            self.behind.note();
+        }
+        Ok(answer)
     }
 
     async fn full_snapshot(
