@@ -39,7 +39,7 @@ dashboard-test: dashboard
 
 dashboard-e2e: dashboard ## The dashboard in a browser, against a node of the debug build
 	@ops/setup.sh --browser
-	cargo build --package tallymesh-node --locked
+	cargo build --workspace --locked
 	ops/dashboard.sh e2e
 
 unit: dashboard

@@ -47,6 +47,8 @@ pub struct CampaignOptions {
     pub probe_every: Duration,
     /// At the end all nodes are killed, and every answer is compared once more.
     pub power_cut_at_end: bool,
+    /// More requests that fail while nodes are only asked to end are a finding.
+    pub graceful_failures_max: usize,
 }
 
 impl CampaignOptions {
@@ -66,6 +68,7 @@ impl CampaignOptions {
             read_every: Duration::from_millis(100),
             probe_every: Duration::from_millis(200),
             power_cut_at_end: true,
+            graceful_failures_max: 0,
         }
     }
 
@@ -246,7 +249,7 @@ fn report(load: &Load, options: &CampaignOptions, faults: &[Fault], verdict: Ver
     let events = load.ledger.bounds.most(None) as usize;
     let mut findings = load.findings.list();
     let failed_while_graceful = material.failed_while_graceful();
-    if failed_while_graceful > 0 {
+    if failed_while_graceful > options.graceful_failures_max {
         findings.push(format!("{failed_while_graceful} requests failed though nodes were only asked to end"));
     }
     Report {

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use futures::FutureExt;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -160,9 +159,12 @@ async fn accept(listener: TcpListener, connections: Connections, close: Cancella
             // Whoever has connected already is still heard.
             () = close.cancelled(), if until.is_none() => until = Some(tokio::time::Instant::now() + ACCEPT_PAUSE),
             () = async { tokio::time::sleep_until(until.unwrap_or_else(tokio::time::Instant::now)).await }, if until.is_some() => {
-                // And who did in this very moment.
-                while let (Some(Ok((stream, peer))), Ok(place)) = (listener.accept().now_or_never(), connections.places.clone().try_acquire_owned()) {
-                    connections.serve(stream, peer, place);
+                // And who did in this very moment: what is left in the queue is reset.
+                let Ok(listener) = listener.into_std() else { return };
+                while let (Ok((stream, peer)), Ok(place)) = (listener.accept(), connections.places.clone().try_acquire_owned()) {
+                    if stream.set_nonblocking(true).is_ok() && let Ok(stream) = TcpStream::from_std(stream) {
+                        connections.serve(stream, peer, place);
+                    }
                 }
                 return;
             }
