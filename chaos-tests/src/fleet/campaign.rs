@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::gaps::rounded;
+use super::ledger::Ledger;
 use super::load::writers::WriterOptions;
 use super::load::{Load, What, probes, readers, writers};
 use super::nemesis::plan::{Kind, Outlines, Step, plan};
@@ -49,6 +50,8 @@ pub struct CampaignOptions {
     pub power_cut_at_end: bool,
     /// More requests that fail while nodes are only asked to end are a finding.
     pub graceful_failures_max: usize,
+    /// More acks that call a first attempt's events duplicates are a finding.
+    pub own_duplicates_max: u64,
 }
 
 impl CampaignOptions {
@@ -69,6 +72,7 @@ impl CampaignOptions {
             probe_every: Duration::from_millis(200),
             power_cut_at_end: true,
             graceful_failures_max: 0,
+            own_duplicates_max: 0,
         }
     }
 
@@ -137,7 +141,8 @@ pub async fn during(
 ) -> Result<Report> {
     let (findings, began) = (Findings::default(), Instant::now());
     let watching = Arc::new(Watch::new(fleet.clone(), findings.clone(), began));
-    let load = Arc::new(Load::new(fleet.clone(), watching.clone(), options.seed, findings.clone(), began));
+    let ledger = Ledger::new(options.seed, options.own_duplicates_max, findings.clone());
+    let load = Arc::new(Load::new(fleet.clone(), watching.clone(), ledger, findings.clone(), began));
     let (mut tasks, unwatch) = (JoinSet::new(), CancellationToken::new());
     tasks.spawn(watching.run(unwatch.clone()));
     tasks.spawn(tell(load.clone(), progress.clone(), unwatch.clone()));

@@ -71,10 +71,10 @@ pub struct Load {
 }
 
 impl Load {
-    pub fn new(fleet: Arc<Fleet>, watch: Arc<Watch>, seed: u64, findings: Findings, began: Instant) -> Self {
+    pub fn new(fleet: Arc<Fleet>, watch: Arc<Watch>, ledger: Ledger, findings: Findings, began: Instant) -> Self {
         Self {
             fleet,
-            ledger: Ledger::new(seed, findings.clone()),
+            ledger,
             findings,
             watch,
             stop: CancellationToken::new(),
