@@ -135,7 +135,7 @@ fn one_batch(bytes: &AlignedVec<16>, around: &Around) {
     let Ok(batch) = checked else {
         // Which of its faults is met first is of no matter.
         assert!(
-            matches!(applied.error, Some(PartError::Malformed(_) | PartError::Time { .. })),
+            matches!(applied.error, Some(PartError::Malformed(_) | PartError::Time { .. } | PartError::StaleDefinitions { .. })),
             "{:?} was refused by the check",
             applied.error
         );

@@ -16,7 +16,7 @@ findings=$PWD/fuzz/findings
 work=$CARGO_TARGET_DIR/fuzz/$target
 mkdir -p "$work" "$findings" "fuzz/corpus/$target"
 log=$CARGO_TARGET_DIR/fuzz/$target.log
-TARGET=$target nice -n 19 "$driver" "$work" "fuzz/corpus/$target" -max_len=16384 -len_control=20 -timeout=20 -rss_limit_mb=2048 -use_value_profile=1 \
+TARGET=$target nice -n 19 "$driver" "$work" "fuzz/corpus/$target" -max_len=16384 -len_control=20 -timeout=120 -rss_limit_mb=2048 -use_value_profile=1 \
   -print_final_stats=1 -artifact_prefix="$findings/$target-" >"$log" 2>&1 &
 fuzzer=$!
 trap 'kill -INT $fuzzer 2>/dev/null || true' INT TERM EXIT

@@ -9,8 +9,8 @@ use super::format::{
 };
 use super::replay::Replay;
 use super::shared::Shared;
-use super::writer::{WalWriter, WriterParts};
-use super::{Opened, Wal, WalOptions, segment};
+use super::writer::{ClosedSegment, WalWriter, WriterParts};
+use super::{Opened, Wal, WalOptions, checkpoint, segment};
 use crate::StorageError;
 use crate::clock::Clock;
 use crate::disk::{Disk, replace_file, temporary_name};
@@ -72,7 +72,7 @@ pub(super) fn open(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, dir: &Path, optio
     }
     let numbers = segment::numbers(&names);
     let mut recovered = Recovered::default();
-    let mut replay = Replay::new(numbers.first().copied());
+    let mut replay = Reading { whole: Replay::new(numbers.first().copied()), behind: None };
     let mut closed = VecDeque::new();
     let mut previous = None;
     let mut has_records = false;
@@ -81,15 +81,16 @@ pub(super) fn open(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, dir: &Path, optio
             replay.bad(missing, segment::path(dir, missing), 0, "this segment is missing", None);
         }
         let is_last = Some(&number) == numbers.last();
-        let before = recovered.records + replay.damage_count();
-        closed.push_back((number, read_segment(disk.as_ref(), dir, number, is_last, &mut replay, &mut recovered)?));
-        has_records = recovered.records + replay.damage_count() > before;
+        let before = recovered.records + replay.whole.damage_count();
+        let starts_bare = closed.front().is_some_and(|first: &ClosedSegment| first.is_bare);
+        closed.push_back(read_segment(disk.as_ref(), dir, Which { number, is_last, starts_bare }, &mut replay, &mut recovered)?);
+        has_records = recovered.records + replay.whole.damage_count() > before;
         previous = Some(number);
     }
     let before_first = segment::path(dir, numbers.first().map_or(0, |first| first.saturating_sub(1)));
-    let replayed = replay.finish(before_first);
+    let replayed = replay.whole.finish(before_first, replay.behind);
     recovered.segments = numbers.len() as u64;
-    recovered.bytes = closed.iter().map(|(_, bytes)| bytes).sum();
+    recovered.bytes = closed.iter().map(|segment| segment.bytes).sum();
     recovered.groups = replayed.on_disk.keys().copied().filter(|&group| group != NO_GROUP).collect();
     recovered.damage = replayed.damage;
     report(&recovered);
@@ -97,26 +98,55 @@ pub(super) fn open(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, dir: &Path, optio
     let shared = Arc::new(Shared::new(disk.clone(), dir.to_owned(), options.clone(), replayed.index));
     let number = match closed.back() {
         // It says nothing but what the new checkpoint says again: it is replaced, so that restarts do not pile up files.
-        Some((last, _)) if !has_records => {
-            let last = *last;
+        Some(last) if !has_records => {
+            let last = last.number;
             closed.pop_back();
             last
         }
-        last => last.map_or(1, |(last, _)| last + 1),
+        last => last.map_or(1, |last| last.number + 1),
     };
     let parts = WriterParts { shared: shared.clone(), disk, clock, dir: dir.to_owned(), options, groups: replayed.on_disk, closed, number };
     Ok(Opened { wal: Wal { shared }, writer: WalWriter::new(parts)?, recovered })
 }
 
-/// Returns the length of the segment, without a torn tail.
+/// Two readings of one log: of all of it, and, where its beginning says nothing of the groups, of what comes with the first segment that does.
+struct Reading {
+    whole: Replay,
+    behind: Option<Replay>,
+}
+
+impl Reading {
+    fn bad(&mut self, segment: u64, path: PathBuf, offset: u64, detail: &str, head: Option<RecordHead>) {
+        if let Some(behind) = &mut self.behind {
+            behind.bad(segment, path.clone(), offset, detail, head);
+        }
+        self.whole.bad(segment, path, offset, detail, head);
+    }
+
+    fn record(&mut self, record: &Record<'_>, place: Place, path: &Path) {
+        if let Some(behind) = &mut self.behind {
+            behind.record(record, place, path);
+        }
+        self.whole.record(record, place, path);
+    }
+}
+
+/// A segment among those of its log.
+struct Which {
+    number: u64,
+    is_last: bool,
+    /// The log's first segment has no sound checkpoint.
+    starts_bare: bool,
+}
+
+/// Its length is without a torn tail.
 fn read_segment(
     disk: &dyn Disk,
     dir: &Path,
-    number: u64,
-    is_last: bool,
-    replay: &mut Replay,
+    Which { number, is_last, starts_bare }: Which,
+    replay: &mut Reading,
     recovered: &mut Recovered,
-) -> Result<u64, StorageError> {
+) -> Result<ClosedSegment, StorageError> {
     let path = segment::path(dir, number);
     let bytes = disk.read(&path).map_err(|e| StorageError::io("read", &path, e))?;
     let mut items = match format::check_segment_header(&bytes, number) {
@@ -137,6 +167,10 @@ fn read_segment(
             replace_file(disk, &path, &bytes[..end]).map_err(|e| StorageError::io("rewrite", temporary_name(&path), e))?;
         }
     }
+    let is_bare = !items.iter().any(is_first_checkpoint);
+    if starts_bare && !is_bare && replay.behind.is_none() {
+        replay.behind = Some(Replay::new(Some(number)));
+    }
     for item in items {
         match item {
             Item::Record(place, record) => {
@@ -146,7 +180,13 @@ fn read_segment(
             Item::Bad { offset, detail, head } => replay.bad(number, path.clone(), offset as u64, detail, head),
         }
     }
-    Ok(end as u64)
+    Ok(ClosedSegment { number, bytes: end as u64, is_bare })
+}
+
+/// Whether it is the checkpoint that a segment begins with, and can be read.
+fn is_first_checkpoint(item: &Item<'_>) -> bool {
+    matches!(item, Item::Record(place, record)
+        if place.offset as usize == SEGMENT_HEADER_BYTES && record.head.kind == Kind::Checkpoint && checkpoint::parse(record.body).is_some())
 }
 
 fn scan<'a>(bytes: &'a [u8], segment: u64, items: &mut Vec<Item<'a>>) {

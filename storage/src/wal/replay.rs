@@ -142,8 +142,8 @@ impl Replay {
         self.damage.len() - 1
     }
 
-    /// `missing` names the segment before the first, for entries that should have been there.
-    pub fn finish(mut self, missing: PathBuf) -> Replayed {
+    /// Judges every group by all that was read. `missing` names the segment before the first, for entries that should have been there.
+    fn judge(&mut self, missing: &Path) {
         let first_segment = self.first_segment.unwrap_or_default();
         let numbers: Vec<u16> = self.groups.keys().copied().collect();
         for number in numbers {
@@ -151,14 +151,30 @@ impl Replay {
             group.damaged = group.damaged.or(group.unproven);
             if let Some((first, last)) = group.missing.filter(|_| group.damaged.is_none()) {
                 let detail = format!("entries {first} to {last} of group {number} are in no segment");
-                let damage = self.add_damage(first_segment, missing.clone(), 0, detail);
+                let damage = self.add_damage(first_segment, missing.to_owned(), 0, detail);
                 self.group(number).damaged = Some(damage);
             }
-            if let Some(damage) = self.group(number).damaged {
-                match number {
-                    NO_GROUP => self.damage[damage].stops_unknown_groups = true,
-                    number => self.damage[damage].groups.push(number),
+        }
+    }
+
+    /// `behind` has read the same log from its first sound checkpoint on, when there is none where it begins: a group that is whole there has nothing
+    /// live before.
+    pub fn finish(mut self, missing: PathBuf, behind: Option<Self>) -> Replayed {
+        self.judge(&missing);
+        if let Some(mut behind) = behind {
+            behind.judge(&missing);
+            for (number, whole) in behind.groups.into_iter().filter(|(number, group)| *number != NO_GROUP && group.damaged.is_none()) {
+                let group = self.group(number);
+                if group.damaged.is_some() {
+                    *group = whole;
                 }
+            }
+        }
+        for (&number, group) in &self.groups {
+            match (group.damaged, number) {
+                (None, _) => {}
+                (Some(damage), NO_GROUP) => self.damage[damage].stops_unknown_groups = true,
+                (Some(damage), number) => self.damage[damage].groups.push(number),
             }
         }
         let shared: Vec<Arc<Damage>> = self.damage.iter().cloned().map(Arc::new).collect();

@@ -19,6 +19,15 @@ use crate::planted::{self, Bug};
 /// Least room on the disk for a mark, which nobody waits for.
 const MARK_FREE_BYTES_MIN: u64 = 1 << 20;
 
+/// A segment that is not written to any more.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ClosedSegment {
+    pub number: u64,
+    pub bytes: u64,
+    /// The checkpoint that it should begin with is damaged. What comes before it is then all that tells where its groups stand.
+    pub is_bare: bool,
+}
+
 /// There is one for each log; whoever owns it drives it.
 pub struct WalWriter {
     pub(super) shared: Arc<Shared>,
@@ -27,8 +36,8 @@ pub struct WalWriter {
     dir: PathBuf,
     options: WalOptions,
     groups: BTreeMap<u16, GroupOnDisk>,
-    /// Closed segments, oldest first: number and length.
-    closed: VecDeque<(u64, u64)>,
+    /// Oldest first.
+    closed: VecDeque<ClosedSegment>,
     number: u64,
     open: OpenSegment,
     /// Where the open segment ends when the buffer has been written.
@@ -53,7 +62,7 @@ pub(super) struct WriterParts {
     pub dir: PathBuf,
     pub options: WalOptions,
     pub groups: BTreeMap<u16, GroupOnDisk>,
-    pub closed: VecDeque<(u64, u64)>,
+    pub closed: VecDeque<ClosedSegment>,
     pub number: u64,
 }
 
@@ -222,7 +231,7 @@ impl WalWriter {
         self.flush()?;
         self.sync()?;
         let open = segment::create(self.disk.as_ref(), &self.dir, self.number + 1, &checkpoint::encode(self.groups.iter()))?;
-        self.closed.push_back((self.number, u64::from(self.end)));
+        self.closed.push_back(ClosedSegment { number: self.number, bytes: u64::from(self.end), is_bare: false });
         self.number += 1;
         (self.end, self.synced, self.start) = (open.len, open.len, open.len);
         self.open = open;
@@ -267,16 +276,20 @@ impl WalWriter {
         Ok(())
     }
 
-    /// Removes the segments before the first that is needed, oldest first, each for good before the next: the sequence never has a hole.
+    /// Removes the segments before the first that is needed, oldest first, each for good before the next: the sequence never has a hole. A needed one
+    /// without a checkpoint keeps those before it, back to the last that has one.
     fn remove_dead(&mut self) -> Result<(), StorageError> {
         let mut removed = 0;
         if std::mem::take(&mut self.may_remove) {
             let needed = self.groups.values().filter_map(GroupOnDisk::oldest_segment).min().unwrap_or(self.number);
-            while let Some(&(number, _)) = self.closed.front().filter(|(number, _)| *number < needed) {
-                let path = segment::path(&self.dir, number);
+            let mut dead = self.closed.iter().take_while(|segment| segment.number < needed).count();
+            while dead > 0 && self.closed.get(dead).is_some_and(|follower| follower.is_bare) {
+                dead -= 1;
+            }
+            for segment in self.closed.drain(..dead) {
+                let path = segment::path(&self.dir, segment.number);
                 self.disk.remove(&path).map_err(|e| StorageError::io("remove", &path, e))?;
                 self.disk.sync_dir(&self.dir).map_err(|e| StorageError::io("sync", &self.dir, e))?;
-                self.closed.pop_front();
                 removed += 1;
             }
         }
@@ -286,7 +299,7 @@ impl WalWriter {
 
     fn report_segments(&self, removed: u64) {
         let from =
-            |oldest: u64| self.closed.iter().filter(|(n, _)| *n >= oldest).map(|(_, bytes)| bytes).sum::<u64>() + u64::from(self.end);
+            |oldest: u64| self.closed.iter().filter(|s| s.number >= oldest).map(|s| s.bytes).sum::<u64>() + u64::from(self.end);
         self.shared.record_segments(self.closed.len() as u64 + 1, from(0), removed, |aside| {
             let going_on = self.groups.iter().filter(|(group, _)| !aside.contains(group));
             let oldest = going_on.filter_map(|(_, group)| group.oldest_segment()).min().unwrap_or(self.number);

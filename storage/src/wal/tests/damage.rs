@@ -170,6 +170,56 @@ fn damage_that_a_later_checkpoint_makes_irrelevant_stops_nobody() {
     assert_eq!(opened.wal.read(3 - group, 0..100).unwrap(), entries(1, 12, 300));
 }
 
+/// A log of groups 1 and 2 whose second segment has lost its checkpoint; also how many entries the first segment has of each.
+fn with_a_bare_segment() -> (SimDisk, [PathBuf; 2], [(u16, u64); 2]) {
+    let (disk, opened) = two_groups();
+    drop(opened);
+    let [first, bare] = [0, 1].map(|nth| segments(&disk)[nth].clone());
+    let in_first = [1, 2].map(|group| (group, records(&disk, &first).iter().filter(|record| record.1 == group).count() as u64));
+    disk.flip_bit(&bare, format::SEGMENT_HEADER_BYTES as u64 + 1, 1).unwrap();
+    (disk, [first, bare], in_first)
+}
+
+#[test]
+fn a_segment_without_its_checkpoint_keeps_the_one_before_it() {
+    let (disk, [first, bare], in_first) = with_a_bare_segment();
+    let mut opened = open(&disk);
+    assert!(opened.recovered.damage.iter().all(|damage| damage.groups.is_empty()), "{:?}", opened.recovered.damage);
+    for (group, in_first) in in_first {
+        opened.now(|wal, done| wal.purge(group, in_first, Bytes::new(), done)).unwrap();
+    }
+    assert!(disk.exists(&first), "nothing in it is live, but the next does not say where the groups stood");
+    for _ in 0..2 {
+        opened = open(&disk);
+        for (group, in_first) in in_first {
+            assert_eq!(opened.wal.state(group).unwrap().entries, Some((in_first + 1, 12)));
+        }
+    }
+    for group in [1, 2] {
+        opened.now(|wal, done| wal.purge(group, 12, Bytes::new(), done)).unwrap();
+    }
+    assert!(!disk.exists(&first) && !disk.exists(&bare));
+}
+
+#[test]
+fn segments_that_go_together_may_go_one_at_a_time() {
+    let (disk, [first, bare], in_first) = with_a_bare_segment();
+    let bytes = disk.files()[&bare].clone();
+    let mut opened = open(&disk);
+    for (group, in_first) in in_first {
+        opened.now(|wal, done| wal.purge(group, in_first + 4, Bytes::new(), done)).unwrap();
+    }
+    assert!(!disk.exists(&first) && !disk.exists(&bare));
+    // As a power cut between the two leaves it.
+    disk.put(&bare, &bytes);
+    for _ in 0..2 {
+        let opened = open(&disk);
+        for (group, in_first) in in_first {
+            assert_eq!(opened.wal.state(group).unwrap().entries, Some((in_first + 5, 12)), "{:?}", opened.recovered.damage);
+        }
+    }
+}
+
 /// One segment: group 1, group 2, group 1 again, each in a batch of its own.
 fn last_segment() -> (SimDisk, Opened, PathBuf) {
     let disk = SimDisk::new();
