@@ -29,6 +29,8 @@ for (const [name, path] of Object.entries(PAGES)) {
 
 test("axe finds nothing in the palette and the help", async ({ page, node }) => {
   await page.goto(node.url);
+  // Keys mean nothing before the page is there.
+  await expect(page.locator("main h2").first()).toBeVisible();
   for (const keys of ["Control+k", "?"]) {
     await page.keyboard.press(keys);
     await expect(page.getByRole("dialog")).toBeVisible();

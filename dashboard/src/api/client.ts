@@ -43,8 +43,13 @@ export async function request<T>(path: string, schema: z.ZodType<T>, init: Reque
   return schema.parse(body);
 }
 
-export const ask = (query: MetricQuery, signal?: AbortSignal): Promise<Answer> =>
-  request(`/v1/query?${queryString(query)}&cache=on&partial=allow`, answerSchema, signal ? { signal } : {});
+/** `cached`: an answer that the node keeps will do, as old as its receipt says. */
+export const ask = (query: MetricQuery, cached: boolean, signal?: AbortSignal): Promise<Answer> =>
+  request(
+    `/v1/query?${queryString(query)}${cached ? "&cache=on" : ""}&partial=allow`,
+    answerSchema,
+    signal ? { signal } : {},
+  );
 
 /** A node that takes longer than this to say how it is counts as gone, in milliseconds. */
 const HEALTH_TIMEOUT_MS = 3_000;

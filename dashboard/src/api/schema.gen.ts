@@ -3191,6 +3191,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Name of a defined metric. */
                 name: string;
             };
             cookie?: never;
@@ -3207,7 +3208,7 @@ export interface operations {
                     "application/json": components["schemas"]["DefinitionSet"];
                 };
             };
-            /** @description `bad_json`: the body is not JSON. `bad_request`: the request cannot be understood. `empty_body`: the request has no body. */
+            /** @description `bad_request`: the request cannot be understood. */
             400: {
                 headers: {
                     "X-Request-Id": components["headers"]["RequestId"];
@@ -3216,7 +3217,20 @@ export interface operations {
                 content: {
                     "application/problem+json": components["schemas"]["Problem"] & {
                         /** @enum {string} */
-                        code?: "bad_json" | "bad_request" | "empty_body";
+                        code?: "bad_request";
+                    };
+                };
+            };
+            /** @description `not_found`: no such page. */
+            404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "not_found";
                     };
                 };
             };

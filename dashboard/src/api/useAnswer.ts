@@ -18,9 +18,11 @@ export function useAnswer(query: MetricQuery, options: { enabled?: boolean } = {
   const isLive = useIsLive(asked);
   const result = useQuery<Answer>({
     queryKey: ["answer", asked],
-    queryFn: async ({ signal }) => {
+    queryFn: async ({ signal, queryKey }) => {
       const start = performance.now();
-      const answer = await ask(query, signal);
+      // The first picture may be of a minute ago. What replaces one has to be newer: the node's kept answer can be older than what the stream has told since.
+      const isFirst = client.getQueryData(queryKey) === undefined;
+      const answer = await ask(query, isFirst, signal);
       noteLatency(performance.now() - start);
       return answer;
     },
