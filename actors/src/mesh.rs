@@ -34,12 +34,14 @@ use tallymesh_storage::wal::{Wal, WalStats};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
+pub(crate) use append::SentPart;
 pub(crate) use boot::{ONLY_NODE, definitions_differ};
 pub use cardinality::{MetricUse, Offender};
 pub use read::Patience;
 
 use crate::fleet::{Fleet, FleetOptions};
 use crate::raft::Blocking;
+use append::RequestNumbers;
 use log_runner::LogRunner;
 use room::LogDoor;
 use slots::{Slot, Slots};
@@ -188,6 +190,7 @@ pub(crate) struct Inner {
     /// Set once nothing is taken in any more.
     closing: AtomicBool,
     door: LogDoor,
+    requests: RequestNumbers,
     /// Lanes of queries that compute at the same time.
     lanes: Arc<Semaphore>,
     /// Lanes that one query is spread over.

@@ -150,10 +150,11 @@ impl Shard {
         }
     }
 
-    /// Sends a batch; the room is given back with the answer. A dropped receiver does not take it back.
+    /// Sends a batch, which is the same attempt or another of the request of that number (0: the only one); the room is given back with the answer. A dropped receiver does not take it back.
     pub fn append(
         &self,
         room: Reserved,
+        request: u64,
         bytes: Bytes,
         arrived: Duration,
         deadline: Duration,
@@ -161,7 +162,7 @@ impl Shard {
         let (reply, answer) = oneshot::channel();
         let ticket = Ticket { reply, room };
         // What an owner that ended does not take is dropped with its reply; the receiver sees that.
-        self.owner.bring(Delivery::Append(Part { bytes, arrived, deadline, ticket }));
+        self.owner.bring(Delivery::Append(Part { request, bytes, arrived, deadline, ticket }));
         answer
     }
 

@@ -149,13 +149,14 @@ mod planted {
     type Case = (Bug, u64, fn(&mut Plan));
 
     /// Not among them: `Bug::VoteNotAwaited`, which about one seed in two thousand shows.
-    const CASES: [Case; 17] = [
+    const CASES: [Case; 18] = [
         (Bug::AckBeforeFsync, 60, power),
         (Bug::FailedSyncTriedAgain, 60, disks),
         (Bug::TruncationNotDurable, 60, partitions),
         (Bug::SnapshotFilesNotSynced, 60, snapshots),
         (Bug::OlderSnapshotOverwrites, 60, installs),
         (Bug::DedupMissingFromSnapshot, 60, snapshots),
+        (Bug::AnswersMissingFromSnapshot, 60, snapshots),
         (Bug::HashMapOrder, 20, as_drawn),
         (Bug::VoteNotPersisted, 60, votes),
         (Bug::PurgeBeforeDurable, 60, installs),

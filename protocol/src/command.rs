@@ -1,7 +1,7 @@
 //! What one entry of a shard's log says. Bytes, versioned, read in place.
 //!
 //! Layout, little-endian: magic `TMCM`, version `u16`, kind `u16`, stamp `i64` (16 bytes); then for `Batches` a `u32` count and 12 zero bytes, and
-//! for each part a `u32` length and 12 zero bytes, the encoded batch, and zeroes to the next multiple of 16. For `Configure` the JSON of
+//! for each part a `u32` length, 4 zero bytes, the `u64` number of the request, the encoded batch, and zeroes to the next multiple of 16. For `Configure` the JSON of
 //! [`ShardSettings`] follows the header. Everything a shard's state depends on is in here, the time too: `stamp` is the leader's clock.
 
 use bytes::Bytes;
@@ -14,7 +14,9 @@ use crate::limits::ENTRY_PARTS_MAX;
 
 const MAGIC: [u8; 4] = *b"TMCM";
 /// 2: settings may carry a cardinality budget, which a build that knows only 1 would overlook.
-const VERSION: u16 = 2;
+const VERSION_PLAIN: u16 = 2;
+/// 3: parts have numbers of requests, by which a shard knows an attempt that it has answered; written where there are any.
+const VERSION: u16 = 3;
 const VERSION_MIN: u16 = 1;
 const ALIGN: usize = 16;
 
@@ -38,11 +40,19 @@ pub struct ShardSettings {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum CommandBody<'a> {
-    /// Encoded [`crate::batch::ShardBatch`]es, 16-aligned when the command is.
-    Batches(Vec<&'a [u8]>),
+    Batches(Vec<PartView<'a>>),
     /// Time passes.
     Tick,
     Configure(ShardSettings),
+}
+
+/// One request's share of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartView<'a> {
+    /// The same for every attempt to have the part counted; 0 when there is only one.
+    pub request: u64,
+    /// An encoded [`crate::batch::ShardBatch`], 16-aligned when the command is.
+    pub batch: &'a [u8],
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -62,26 +72,36 @@ pub enum CommandError {
     Layout(String),
 }
 
-fn header(kind: u16, stamp_ms: i64, capacity: usize) -> AlignedVec<ALIGN> {
+fn header(version: u16, kind: u16, stamp_ms: i64, capacity: usize) -> AlignedVec<ALIGN> {
     let mut out = AlignedVec::with_capacity(16 + capacity);
     out.extend_from_slice(&MAGIC);
-    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&version.to_le_bytes());
     out.extend_from_slice(&kind.to_le_bytes());
     out.extend_from_slice(&stamp_ms.to_le_bytes());
     out
 }
 
-/// Joins the batches of several requests into one entry (group commit).
+/// [`encode_requests`] of parts that are sent once.
 pub fn encode_batches<P: AsRef<[u8]>>(stamp_ms: i64, parts: &[P]) -> Bytes {
+    encode(stamp_ms, parts.iter().map(|part| (0, part.as_ref())))
+}
+
+/// Joins the batches of several requests into one entry (group commit).
+pub fn encode_requests<P: AsRef<[u8]>>(stamp_ms: i64, parts: &[(u64, P)]) -> Bytes {
+    encode(stamp_ms, parts.iter().map(|(request, part)| (*request, part.as_ref())))
+}
+
+fn encode<'a>(stamp_ms: i64, parts: impl ExactSizeIterator<Item = (u64, &'a [u8])> + Clone) -> Bytes {
     debug_assert!(parts.len() <= ENTRY_PARTS_MAX);
-    let size = 16 + parts.iter().map(|p| 16 + p.as_ref().len().next_multiple_of(ALIGN)).sum::<usize>();
-    let mut out = header(1, stamp_ms, size);
+    let size = 16 + parts.clone().map(|(_, part)| 16 + part.len().next_multiple_of(ALIGN)).sum::<usize>();
+    let version = if parts.clone().any(|(request, _)| request != 0) { VERSION } else { VERSION_PLAIN };
+    let mut out = header(version, 1, stamp_ms, size);
     out.extend_from_slice(&(parts.len() as u32).to_le_bytes());
     out.extend_from_slice(&[0; 12]);
-    for part in parts {
-        let part = part.as_ref();
+    for (request, part) in parts {
         out.extend_from_slice(&(part.len() as u32).to_le_bytes());
-        out.extend_from_slice(&[0; 12]);
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&request.to_le_bytes());
         out.extend_from_slice(part);
         out.resize(out.len().next_multiple_of(ALIGN), 0);
     }
@@ -89,12 +109,12 @@ pub fn encode_batches<P: AsRef<[u8]>>(stamp_ms: i64, parts: &[P]) -> Bytes {
 }
 
 pub fn encode_tick(stamp_ms: i64) -> Bytes {
-    Bytes::from_owner(header(2, stamp_ms, 0))
+    Bytes::from_owner(header(VERSION_PLAIN, 2, stamp_ms, 0))
 }
 
 pub fn encode_configure(stamp_ms: i64, settings: &ShardSettings) -> Bytes {
     let json = serde_json::to_vec(settings).unwrap_or_default();
-    let mut out = header(3, stamp_ms, json.len());
+    let mut out = header(VERSION_PLAIN, 3, stamp_ms, json.len());
     out.extend_from_slice(&json);
     Bytes::from_owner(out)
 }
@@ -116,15 +136,16 @@ impl<'a> CommandView<'a> {
         stamp.copy_from_slice(&header[8..]);
         let body = match u16::from_le_bytes([header[6], header[7]]) {
             1 => {
-                let count = take_u32(&mut rest).ok_or_else(|| short("the part count"))? as usize;
+                let count = take_head(&mut rest).ok_or_else(|| short("the part count"))?.0 as usize;
                 if count > ENTRY_PARTS_MAX {
                     return Err(CommandError::Layout(format!("{count} parts, at most {ENTRY_PARTS_MAX}")));
                 }
                 let mut parts = Vec::with_capacity(count);
                 for _ in 0..count {
-                    let length = take_u32(&mut rest).ok_or_else(|| short("a part's length"))? as usize;
-                    let (part, _) = rest.split_at_checked(length).ok_or_else(|| short("a part"))?;
-                    parts.push(part);
+                    let (length, request) = take_head(&mut rest).ok_or_else(|| short("a part's length"))?;
+                    let length = length as usize;
+                    let (batch, _) = rest.split_at_checked(length).ok_or_else(|| short("a part"))?;
+                    parts.push(PartView { request, batch });
                     rest = rest.get(length.next_multiple_of(ALIGN)..).ok_or_else(|| short("a part's padding"))?;
                 }
                 CommandBody::Batches(parts)
@@ -137,10 +158,13 @@ impl<'a> CommandView<'a> {
     }
 }
 
-fn take_u32(rest: &mut &[u8]) -> Option<u32> {
+/// A number of 32 bits, and one of 64 at the end of its 16 bytes.
+fn take_head(rest: &mut &[u8]) -> Option<(u32, u64)> {
     let (head, tail) = rest.split_first_chunk::<16>()?;
     *rest = tail;
-    Some(u32::from_le_bytes([head[0], head[1], head[2], head[3]]))
+    let mut request = [0; 8];
+    request.copy_from_slice(&head[8..]);
+    Some((u32::from_le_bytes([head[0], head[1], head[2], head[3]]), u64::from_le_bytes(request)))
 }
 
 #[cfg(test)]
@@ -154,8 +178,14 @@ mod tests {
         let view = CommandView::parse(&bytes).expect("own encoding");
         assert_eq!(view.stamp_ms, -5);
         let CommandBody::Batches(read) = view.body else { panic!("batches") };
-        assert_eq!(read, parts);
-        assert!(read.iter().all(|p| (p.as_ptr() as usize).is_multiple_of(ALIGN)));
+        assert_eq!(read, parts.map(|batch| PartView { request: 0, batch }));
+        assert!(read.iter().all(|p| (p.batch.as_ptr() as usize).is_multiple_of(ALIGN)));
+        assert_eq!(bytes[4..6], [2, 0], "a build that knows no requests can read it");
+        let numbered = [(u64::MAX - 3, parts[0]), (0, parts[1])];
+        let bytes = encode_requests(-5, &numbered);
+        let CommandBody::Batches(read) = CommandView::parse(&bytes).expect("own encoding").body else { panic!("batches") };
+        assert_eq!(read, numbered.map(|(request, batch)| PartView { request, batch }));
+        assert_eq!(bytes[4..6], [3, 0], "one that does not must not count a second attempt's events as duplicates");
     }
 
     #[test]
@@ -165,8 +195,8 @@ mod tests {
             assert!(CommandView::parse(&bytes[..cut]).is_err(), "cut at {cut}");
         }
         let mut newer = bytes.to_vec();
-        newer[4] = 3;
-        assert_eq!(CommandView::parse(&newer), Err(CommandError::Version(3)));
+        newer[4] = 4;
+        assert_eq!(CommandView::parse(&newer), Err(CommandError::Version(4)));
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub enum Bug {
     OlderSnapshotOverwrites,
     /// A snapshot has nothing of the deduplication.
     DedupMissingFromSnapshot,
+    /// A snapshot forgets what requests were answered.
+    AnswersMissingFromSnapshot,
     /// New keys get their numbers in the order of a hash map.
     HashMapOrder,
     /// A vote is answered and not written.

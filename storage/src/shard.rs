@@ -4,6 +4,7 @@
 //! Life of an entry: [`ShardState::apply`]. Of a query: [`ShardState::prepare`] under a read lock, [`PreparedQuery::run`] outside it. Of a snapshot:
 //! [`ShardState::save_plan`] under a read lock, [`ShardSave::write`] outside it, [`ShardState::mark_saved`] under a write lock.
 
+pub mod answers;
 mod apply;
 pub mod keys;
 mod late;
@@ -28,6 +29,7 @@ pub use snapshot::{SavedShard, ShardSave};
 
 use crate::dedup::{Dedup, DedupStats};
 use crate::windows::{WindowSettings, WindowStats, WindowStore};
+use answers::Answers;
 use keys::{DimensionUse, KeyId, KeyTable, MetricKeys};
 
 /// What a replica may choose for itself: none of it shows in the state.
@@ -48,6 +50,7 @@ pub struct ShardState {
     /// Rows that the budget put under an other key, by that key.
     other_rows: BTreeMap<KeyId, u64>,
     dedup: Dedup,
+    answers: Answers,
     windows: WindowStore,
     /// Log index of the last snapshot that was marked.
     saved_index: Option<u64>,
@@ -134,6 +137,7 @@ impl ShardState {
             keys: KeyTable::default(),
             other_rows: BTreeMap::new(),
             dedup: Dedup::new(options.dedup_memory_bytes_max),
+            answers: Answers::default(),
             saved_index: None,
             late: Arc::default(),
         }
@@ -254,7 +258,9 @@ impl ShardState {
             self.settings.definitions_version,
             self.windows.digest(),
         ]
-        .iter()
-        .fold(0, |sum: u64, &n| (sum.rotate_left(5) ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        .into_iter()
+        // Nothing for none, as before there were any.
+        .chain(Some(self.answers.digest()).filter(|&digest| digest != 0))
+        .fold(0, |sum: u64, n| (sum.rotate_left(5) ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 }

@@ -1,7 +1,7 @@
 //! What nodes of a fleet ask each other beside what replicas say. Rare and small questions are JSON with a version; batches of events go as they are.
 //!
-//! Layout of batches, little-endian: magic `TMFI`, version `u8`, zero to 8, count `u32`, zero to 16; for each part shard `u16`, zero to 4, length `u32`, zero to
-//! 16, the bytes, zero to the next multiple of 16, so that a batch is read in place where it arrives.
+//! Layout of batches, little-endian: magic `TMFI`, version `u8`, zero to 8, count `u32`, zero to 16; for each part shard `u16`, zero to 4, length `u32`, number of the
+//! request `u64` (0 from builds that give none), the bytes, zero to the next multiple of 16, so that a batch is read in place where it arrives.
 
 use bytes::Bytes;
 use rkyv::util::AlignedVec;
@@ -11,7 +11,7 @@ use tallymesh_protocol::hash::ShardId;
 use tallymesh_protocol::limits::SHARDS_MAX;
 
 use super::meta::MetaCommand;
-use crate::mesh::{AppendError, PartOutcome, ShardStatus};
+use crate::mesh::{AppendError, PartOutcome, SentPart, ShardStatus};
 use crate::peer::{Refusal, RefusalCode};
 
 const VERSION: u8 = 1;
@@ -107,19 +107,19 @@ pub struct ReplicaReport {
     pub checksum: Option<u64>,
 }
 
-pub fn encode_parts<'a>(parts: impl ExactSizeIterator<Item = (ShardId, &'a Bytes)> + Clone) -> Bytes {
-    let size = ALIGN + parts.clone().map(|(_, bytes)| ALIGN + bytes.len().next_multiple_of(ALIGN)).sum::<usize>();
+pub(crate) fn encode_parts(parts: &[SentPart]) -> Bytes {
+    let size = ALIGN + parts.iter().map(|part| ALIGN + part.batch.len().next_multiple_of(ALIGN)).sum::<usize>();
     let mut out = AlignedVec::<ALIGN>::with_capacity(size);
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&[VERSION, 0, 0, 0]);
     out.extend_from_slice(&(parts.len() as u32).to_le_bytes());
     out.resize(ALIGN, 0);
-    for (shard, bytes) in parts {
+    for SentPart { shard, request, batch } in parts {
         out.extend_from_slice(&shard.0.to_le_bytes());
         out.extend_from_slice(&[0, 0]);
-        out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
-        out.resize(out.len().next_multiple_of(ALIGN), 0);
-        out.extend_from_slice(bytes);
+        out.extend_from_slice(&(batch.len() as u32).to_le_bytes());
+        out.extend_from_slice(&request.to_le_bytes());
+        out.extend_from_slice(batch);
         out.resize(out.len().next_multiple_of(ALIGN), 0);
     }
     Bytes::from_owner(out)
@@ -127,7 +127,7 @@ pub fn encode_parts<'a>(parts: impl ExactSizeIterator<Item = (ShardId, &'a Bytes
 
 /// # Errors
 /// What is no such message.
-pub fn decode_parts(bytes: &Bytes) -> Result<Vec<(ShardId, Bytes)>, Refusal> {
+pub(crate) fn decode_parts(bytes: &Bytes) -> Result<Vec<SentPart>, Refusal> {
     let invalid = |detail: &str| Refusal::new(RefusalCode::Invalid, detail);
     let (head, _) = bytes.split_first_chunk::<ALIGN>().ok_or_else(|| invalid("no batches of events"))?;
     if &head[..4] != MAGIC {
@@ -147,7 +147,9 @@ pub fn decode_parts(bytes: &Bytes) -> Result<Vec<(ShardId, Bytes)>, Refusal> {
         let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
         let begin = at + ALIGN;
         let end = begin.checked_add(length).filter(|end| *end <= bytes.len()).ok_or_else(|| invalid("a batch is cut off"))?;
-        parts.push((shard, bytes.slice(begin..end)));
+        let mut request = [0; 8];
+        request.copy_from_slice(&head[8..]);
+        parts.push(SentPart { shard, request: u64::from_le_bytes(request), batch: bytes.slice(begin..end) });
         at = end.next_multiple_of(ALIGN);
     }
     Ok(parts)
@@ -239,12 +241,12 @@ mod tests {
 
     #[test]
     fn batches_read_back_in_place_and_what_is_cut_off_is_refused() {
-        let parts =
-            [(ShardId(3), Bytes::from_static(b"seventeen bytes..")), (ShardId(9), Bytes::new()), (ShardId(0), Bytes::from_static(b"x"))];
-        let bytes = encode_parts(parts.iter().map(|(shard, bytes)| (*shard, bytes)));
+        let part = |shard, request, batch: &'static [u8]| SentPart { shard: ShardId(shard), request, batch: Bytes::from_static(batch) };
+        let parts = [part(3, 0, b"seventeen bytes.."), part(9, u64::MAX - 7, b""), part(0, 1, b"x")];
+        let bytes = encode_parts(&parts);
         let read = decode_parts(&bytes).expect("own encoding");
         assert_eq!(read, parts);
-        assert!(read.iter().all(|(_, part)| (part.as_ptr() as usize).is_multiple_of(ALIGN) || part.is_empty()));
+        assert!(read.iter().all(|part| (part.batch.as_ptr() as usize).is_multiple_of(ALIGN) || part.batch.is_empty()));
         for length in 0..bytes.len() - 16 {
             assert!(decode_parts(&bytes.slice(..length)).is_err(), "{length} of {} bytes", bytes.len());
         }

@@ -46,7 +46,7 @@ pub enum Seen {
 }
 
 /// Whoever was refused for a shorter log leaves the election to the others for this long.
-const LEFT_TO_OTHERS: Duration = Duration::from_secs(3);
+pub const LEFT_TO_OTHERS: Duration = Duration::from_secs(3);
 
 /// One lost leader.
 #[derive(Clone, Copy, Debug)]

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use tallymesh_protocol::hash::ShardId;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -24,6 +26,14 @@ const OVERLOAD_PATIENCE: Duration = Duration::from_millis(500);
 
 type Outcome = Result<PartOutcome, AppendError>;
 type Room = (Arc<Shard>, Reserved);
+
+/// A batch for a shard, with the number of the request that it is of: 0 when it is sent once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SentPart {
+    pub shard: ShardId,
+    pub request: u64,
+    pub batch: Bytes,
+}
 
 impl AppendError {
     /// Whether the same part may be taken a moment later, perhaps by another node. Sending it again is harmless: what is in the log already counts once.
@@ -44,18 +54,43 @@ impl AppendError {
     }
 }
 
+fn number(request: u64, parts: Vec<(ShardId, Bytes)>) -> Vec<SentPart> {
+    parts.into_iter().map(|(shard, batch)| SentPart { shard, request, batch }).collect()
+}
+
+/// Numbers of requests that no other node and no other run draws, as far as chance goes; a shard looks at more than the number.
+pub(super) struct RequestNumbers {
+    key: u64,
+    next: AtomicU64,
+}
+
+impl RequestNumbers {
+    pub(super) fn new() -> Self {
+        Self { key: StdRng::from_os_rng().random(), next: AtomicU64::new(1) }
+    }
+
+    fn next(&self) -> u64 {
+        // A bijection of the counter (the finaliser of SplitMix64), so that a run gives no number twice.
+        let mut z = self.key.wrapping_add(self.next.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)).max(1)
+    }
+}
+
 impl Mesh {
     /// Appends each part (an encoded [`tallymesh_protocol::batch::ShardBatch`]) to its shard; answers when all are durable and applied, or have failed.
     /// Results are in the order of `parts`. Nothing is sent unless every shard that is led here and works has room for its part.
     pub async fn append(&self, parts: Vec<(ShardId, Bytes)>, timeout: Duration) -> Vec<Outcome> {
         match &self.inner.fleet {
-            None => self.append_here(parts, timeout).await,
-            Some(fleet) => self.append_anywhere(fleet, parts, timeout).await,
+            None => self.append_here(number(0, parts), timeout).await,
+            // Below, an answer may be lost and its question asked again.
+            Some(fleet) => self.append_anywhere(fleet, number(self.inner.requests.next(), parts), timeout).await,
         }
     }
 
     /// As [`Mesh::append`], where this node leads.
-    pub(crate) async fn append_here(&self, parts: Vec<(ShardId, Bytes)>, timeout: Duration) -> Vec<Outcome> {
+    pub(crate) async fn append_here(&self, parts: Vec<SentPart>, timeout: Duration) -> Vec<Outcome> {
         match self.reserve_all(&parts) {
             Ok(rooms) => self.send_here(parts, rooms, timeout).await,
             Err(error) => parts.iter().map(|_| Err(error.clone())).collect(),
@@ -63,10 +98,10 @@ impl Mesh {
     }
 
     /// Room for all, or none for any; a shard that does not work is no reason to refuse the others.
-    fn reserve_all(&self, parts: &[(ShardId, Bytes)]) -> Result<Vec<Result<Room, AppendError>>, AppendError> {
+    fn reserve_all(&self, parts: &[SentPart]) -> Result<Vec<Result<Room, AppendError>>, AppendError> {
         let mut rooms = Vec::with_capacity(parts.len());
-        for (shard, bytes) in parts {
-            match self.reserve(*shard, bytes.len()) {
+        for part in parts {
+            match self.reserve(part.shard, part.batch.len()) {
                 Err(error) if error.is_overload() => return Err(error),
                 other => rooms.push(other),
             }
@@ -74,13 +109,13 @@ impl Mesh {
         Ok(rooms)
     }
 
-    async fn send_here(&self, parts: Vec<(ShardId, Bytes)>, rooms: Vec<Result<Room, AppendError>>, timeout: Duration) -> Vec<Outcome> {
+    async fn send_here(&self, parts: Vec<SentPart>, rooms: Vec<Result<Room, AppendError>>, timeout: Duration) -> Vec<Outcome> {
         let arrived = self.inner.clock.monotonic();
         let deadline = Instant::now() + timeout;
         let mut sent = Vec::with_capacity(parts.len());
-        for ((_, bytes), reserved) in parts.into_iter().zip(rooms) {
+        for (part, reserved) in parts.into_iter().zip(rooms) {
             sent.push(reserved.map(|(shard, room)| {
-                let answer = shard.append(room, bytes, arrived, arrived + timeout);
+                let answer = shard.append(room, part.request, part.batch, arrived, arrived + timeout);
                 (shard, answer)
             }));
         }
@@ -125,7 +160,7 @@ impl Mesh {
     }
 
     /// In rounds: what is left goes to where its shard is led now.
-    async fn append_anywhere(&self, fleet: &Fleet, parts: Vec<(ShardId, Bytes)>, timeout: Duration) -> Vec<Outcome> {
+    async fn append_anywhere(&self, fleet: &Fleet, parts: Vec<SentPart>, timeout: Duration) -> Vec<Outcome> {
         let (began, deadline) = (Instant::now(), Instant::now() + timeout);
         let mut outcomes: Vec<Option<Outcome>> = vec![None; parts.len()];
         let mut waiting: Vec<usize> = (0..parts.len()).collect();
@@ -134,7 +169,7 @@ impl Mesh {
         loop {
             let (mut here, mut there) = (Vec::new(), BTreeMap::<u64, Vec<usize>>::new());
             for at in waiting.drain(..) {
-                let shard = parts[at].0;
+                let shard = parts[at].shard;
                 match fleet.route(shard) {
                     Route::Here => here.push(at),
                     Route::There(member) => there.entry(member).or_default().push(at),
@@ -171,7 +206,7 @@ impl Mesh {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
-        let lost = |at: usize| Err(AppendError::NotLeader { shard: parts[at].0, leader: None });
+        let lost = |at: usize| Err(AppendError::NotLeader { shard: parts[at].shard, leader: None });
         outcomes.into_iter().enumerate().map(|(at, outcome)| outcome.unwrap_or_else(|| lost(at))).collect()
     }
 }

@@ -16,6 +16,7 @@ use tallymesh_storage::shard::ShardOptions;
 use tallymesh_storage::wal::{Recovered as LogRecovered, Wal, WalOptions};
 use tokio::sync::{Semaphore, watch};
 
+use super::append::RequestNumbers;
 use super::cluster_file::ClusterFile;
 use super::log_runner::LogRunner;
 use super::room::LogDoor;
@@ -129,6 +130,7 @@ fn assemble(
         shards,
         closing: AtomicBool::new(false),
         door,
+        requests: RequestNumbers::new(),
         lanes: Arc::new(Semaphore::new(lanes * super::read::QUERIES_PER_LANE)),
         lane_count: lanes,
         log: log.wal.clone(),

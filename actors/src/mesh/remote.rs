@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tallymesh_protocol::error::{ErrorCode, Problem};
 use tallymesh_protocol::hash::ShardId;
 use tallymesh_protocol::query::ShardQuery;
 use tallymesh_protocol::wire;
 use tokio::time::Instant;
 
+use super::append::SentPart;
 use super::{AppendError, Mesh, PartOutcome, ShardAnswer};
 use crate::fleet::{Fleet, Route, messages};
 use crate::peer::{Lane, PeerError, RefusalCode, RpcKind};
@@ -38,11 +38,11 @@ impl Mesh {
         &self,
         fleet: &Fleet,
         member: u64,
-        parts: Vec<(ShardId, Bytes)>,
+        parts: Vec<SentPart>,
         deadline: Instant,
     ) -> Vec<Result<PartOutcome, AppendError>> {
-        let shards: Vec<ShardId> = parts.iter().map(|(shard, _)| *shard).collect();
-        let body = messages::encode_parts(parts.iter().map(|(shard, bytes)| (*shard, bytes)));
+        let shards: Vec<ShardId> = parts.iter().map(|part| part.shard).collect();
+        let body = messages::encode_parts(&parts);
         let began = Instant::now();
         let answer = tokio::select! {
             biased;

@@ -22,6 +22,8 @@ const _: () = assert!(MERGED_ENTRY_BYTES_MAX <= ENTRY_BYTES_MAX);
 /// One request's batch for this shard. `ticket` is whatever the owner needs to answer it.
 #[derive(Debug)]
 pub struct Part<T> {
+    /// See [`tallymesh_protocol::command::PartView`].
+    pub request: u64,
     pub bytes: Bytes,
     /// Monotonic time of arrival.
     pub arrived: Duration,
@@ -52,7 +54,8 @@ pub enum Effect<T> {
     /// Join the parts and propose them, in the order of these effects. No parts: a tick.
     Propose {
         proposal: u64,
-        parts: Vec<Bytes>,
+        /// With the numbers of their requests.
+        parts: Vec<(u64, Bytes)>,
     },
     Answer {
         ticket: T,
@@ -216,7 +219,7 @@ impl<T> GroupCommit<T> {
         let mut bytes = Vec::with_capacity(parts.len());
         let mut waiting = Vec::with_capacity(parts.len());
         for part in parts {
-            bytes.push(part.bytes);
+            bytes.push((part.request, part.bytes));
             waiting.push(Waiting { ticket: part.ticket, arrived: part.arrived });
         }
         self.in_flight.push_back(InFlight { proposal, parts: waiting });

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tallymesh_protocol::command::{encode_batches, encode_tick};
+use tallymesh_protocol::command::{encode_requests, encode_tick};
 use tokio::sync::oneshot;
 
 use super::commit::{Effect, GroupCommit, Input, Part};
@@ -89,7 +89,7 @@ impl Running {
                 Effect::Answer { ticket, result } => ticket.answer(result),
                 Effect::Propose { proposal, parts } => {
                     let stamp = self.stamp();
-                    let command = if parts.is_empty() { encode_tick(stamp) } else { encode_batches(stamp, &parts) };
+                    let command = if parts.is_empty() { encode_tick(stamp) } else { encode_requests(stamp, &parts) };
                     let owner = owner.clone();
                     let settled = move |result| owner.bring(Delivery::Settled { proposal, result });
                     self.parts.replica.submit(command, Box::new(settled));

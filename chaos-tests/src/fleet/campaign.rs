@@ -48,10 +48,6 @@ pub struct CampaignOptions {
     pub probe_every: Duration,
     /// At the end all nodes are killed, and every answer is compared once more.
     pub power_cut_at_end: bool,
-    /// More requests that fail while nodes are only asked to end are a finding.
-    pub graceful_failures_max: usize,
-    /// More acks that call a first attempt's events duplicates are a finding.
-    pub own_duplicates_max: u64,
 }
 
 impl CampaignOptions {
@@ -71,8 +67,6 @@ impl CampaignOptions {
             read_every: Duration::from_millis(100),
             probe_every: Duration::from_millis(200),
             power_cut_at_end: true,
-            graceful_failures_max: 0,
-            own_duplicates_max: 0,
         }
     }
 
@@ -141,7 +135,7 @@ pub async fn during(
 ) -> Result<Report> {
     let (findings, began) = (Findings::default(), Instant::now());
     let watching = Arc::new(Watch::new(fleet.clone(), findings.clone(), began));
-    let ledger = Ledger::new(options.seed, options.own_duplicates_max, findings.clone());
+    let ledger = Ledger::new(options.seed, findings.clone());
     let load = Arc::new(Load::new(fleet.clone(), watching.clone(), ledger, findings.clone(), began));
     let (mut tasks, unwatch) = (JoinSet::new(), CancellationToken::new());
     tasks.spawn(watching.run(unwatch.clone()));
@@ -254,8 +248,11 @@ fn report(load: &Load, options: &CampaignOptions, faults: &[Fault], verdict: Ver
     let events = load.ledger.bounds.most(None) as usize;
     let mut findings = load.findings.list();
     let failed_while_graceful = material.failed_while_graceful();
-    if failed_while_graceful > options.graceful_failures_max {
-        findings.push(format!("{failed_while_graceful} requests failed though nodes were only asked to end"));
+    if failed_while_graceful > 0 {
+        let mut why: Vec<String> = load.told().into_iter().filter(|(at, _)| material.is_graceful(*at)).map(|(_, why)| why).collect();
+        why.sort_unstable();
+        why.dedup();
+        findings.push(format!("{failed_while_graceful} requests failed though nodes were only asked to end: {}", why.join("; ")));
     }
     Report {
         seed: options.seed,
@@ -267,7 +264,6 @@ fn report(load: &Load, options: &CampaignOptions, faults: &[Fault], verdict: Ver
         writes: material.requests(|what| what != What::Read),
         reads: material.requests(is_read),
         resent_at_end,
-        own_duplicates: load.ledger.own_duplicates(),
         verdict,
         faults: material.by_kind(),
         read_ms_during_faults: material.times(is_read, true),

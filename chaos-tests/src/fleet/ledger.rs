@@ -70,24 +70,12 @@ pub struct Ledger {
     /// The same for each source.
     sources: Mutex<BTreeMap<u16, [u64; 2]>>,
     entries: Mutex<Vec<Entry>>,
-    /// Acks that call events duplicates which nobody had been acked before.
-    own_duplicates: AtomicU64,
-    /// More of them are a finding.
-    own_duplicates_max: u64,
     findings: Findings,
 }
 
 impl Ledger {
-    pub fn new(seed: u64, own_duplicates_max: u64, findings: Findings) -> Self {
-        Self {
-            seed,
-            bounds: Bounds::default(),
-            sources: Mutex::default(),
-            entries: Mutex::default(),
-            own_duplicates: AtomicU64::default(),
-            own_duplicates_max,
-            findings,
-        }
+    pub fn new(seed: u64, findings: Findings) -> Self {
+        Self { seed, bounds: Bounds::default(), sources: Mutex::default(), entries: Mutex::default(), findings }
     }
 
     /// A batch is about to be sent for the first time.
@@ -124,20 +112,11 @@ impl Ledger {
         self.findings.check(self.check_all_counted(&after, request).with_context(place));
     }
 
-    /// Acks of all attempts must add up to what was sent. A node that tries again itself, across an election, breaks that: what its first try had counted it tells
-    /// as duplicates.
+    /// Acks of all attempts add up to what was sent, also when the node itself tried again, across an election.
     fn check_all_counted(&self, entry: &Entry, request: &Request) -> Result<()> {
-        let events = request.events.len() as u64;
-        if entry.unsettled > 0 || entry.counted >= events {
-            return Ok(());
-        }
-        let times = self.own_duplicates.fetch_add(1, Ordering::Relaxed) + 1;
-        let Entry { counted, .. } = entry;
-        ensure!(
-            times <= self.own_duplicates_max,
-            "{counted} counted over all attempts, of {events} events, and every attempt was acked; {times} such acks, {} are let pass",
-            self.own_duplicates_max
-        );
+        let (counted, events) = (entry.counted, request.events.len() as u64);
+        let is_open = entry.unsettled > 0;
+        ensure!(is_open || counted >= events, "{counted} counted over all attempts, of {events} events, and every attempt was acked");
         Ok(())
     }
 
@@ -159,11 +138,6 @@ impl Ledger {
     /// All batches, in the order of their first attempt.
     pub fn batches(&self) -> Vec<Batch> {
         self.entries.lock().iter().map(|entry| entry.batch).collect()
-    }
-
-    /// Acks that call events duplicates though no earlier attempt is unsettled and no other ack counted them.
-    pub fn own_duplicates(&self) -> u64 {
-        self.own_duplicates.load(Ordering::Relaxed)
     }
 
     pub fn len(&self) -> usize {
@@ -200,9 +174,9 @@ mod tests {
         json!({"status": "accepted", "count": count, "duplicates": duplicates, "generated_ids": 0, "rejected": [], "token": ""})
     }
 
-    fn probe(own_duplicates_max: u64) -> (Ledger, Findings, Place, Request) {
+    fn probe() -> (Ledger, Findings, Place, Request) {
         let findings = Findings::default();
-        let ledger = Ledger::new(1, own_duplicates_max, findings.clone());
+        let ledger = Ledger::new(1, findings.clone());
         let batch = Batch { writer: 0, number: 0, made_ms: 0, shape: Shape::Probe { key: 1 } };
         let request = request(1, &batch);
         let place = ledger.open(batch, &request);
@@ -213,7 +187,7 @@ mod tests {
     fn lost_and_double_counts_and_wrong_sums_are_found_in_acks() {
         let acked_twice = vec![ack(1, 0), ack(0, 1)];
         for (acks, good) in [(acked_twice, true), (vec![ack(0, 1)], false), (vec![ack(1, 0), ack(1, 0)], false), (vec![ack(1, 1)], false)] {
-            let (ledger, findings, place, request) = probe(0);
+            let (ledger, findings, place, request) = probe();
             for ack in &acks {
                 ledger.attempt(place);
                 ledger.acked(place, &request, ack, "n1");
@@ -223,19 +197,8 @@ mod tests {
     }
 
     #[test]
-    fn own_events_that_are_called_duplicates_are_let_pass_as_often_as_allowed_and_counted() {
-        let (ledger, findings, _, request) = probe(1);
-        for (times, found) in [(1, 0), (2, 1)] {
-            let place = ledger.open(Batch { writer: 0, number: times, made_ms: 0, shape: Shape::Probe { key: 1 } }, &request);
-            ledger.attempt(place);
-            ledger.acked(place, &request, &ack(0, 1), "n1");
-            assert_eq!((ledger.own_duplicates(), findings.list().len()), (u64::from(times), found));
-        }
-    }
-
-    #[test]
     fn after_an_attempt_whose_fate_is_unknown_a_duplicate_is_fine() {
-        let (ledger, findings, place, request) = probe(0);
+        let (ledger, findings, place, request) = probe();
         ledger.attempt(place);
         assert_eq!((ledger.bounds.least(None), ledger.bounds.most(None), ledger.still_open()), (0, 1, vec![place]));
         ledger.attempt(place);

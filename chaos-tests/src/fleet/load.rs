@@ -22,6 +22,8 @@ use super::{Findings, Fleet};
 pub const SEND_TIME_MAX: Duration = Duration::from_secs(12);
 /// Different reasons of failures that are counted apart.
 const REASONS_MAX: usize = 60;
+/// Reasons kept with their time.
+const REASONS_TOLD_MAX: usize = 10_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
@@ -67,6 +69,7 @@ pub struct Load {
     pub victims: Mutex<BTreeSet<usize>>,
     records: Mutex<Vec<Record>>,
     reasons: Mutex<BTreeMap<String, u64>>,
+    told: Mutex<Vec<(f64, String)>>,
     began: Instant,
 }
 
@@ -81,6 +84,7 @@ impl Load {
             victims: Mutex::default(),
             records: Mutex::default(),
             reasons: Mutex::default(),
+            told: Mutex::default(),
             began,
         }
     }
@@ -107,11 +111,21 @@ impl Load {
     /// Counts a failure by its reason, numbers in it left out.
     pub fn reason(&self, what: &str, detail: &str) {
         let without_numbers: String = detail.chars().map(|c| if c.is_ascii_digit() { '#' } else { c }).take(160).collect();
-        let mut reasons = self.reasons.lock();
         let reason = format!("{what}: {without_numbers}");
+        let mut told = self.told.lock();
+        if told.len() < REASONS_TOLD_MAX {
+            told.push((self.now_ms(), reason.clone()));
+        }
+        drop(told);
+        let mut reasons = self.reasons.lock();
         if reasons.len() < REASONS_MAX || reasons.contains_key(&reason) {
             *reasons.entry(reason).or_default() += 1;
         }
+    }
+
+    /// Reasons, with when they were met in milliseconds of the run.
+    pub fn told(&self) -> Vec<(f64, String)> {
+        self.told.lock().clone()
     }
 
     pub fn reasons(&self) -> BTreeMap<String, u64> {

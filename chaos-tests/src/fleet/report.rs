@@ -24,8 +24,6 @@ pub struct Report {
     pub reads: Requests,
     /// Batches that no ack had settled when the faults were over.
     pub resent_at_end: usize,
-    /// Acks that call events duplicates which no other ack counted: the node itself had tried twice.
-    pub own_duplicates: u64,
     pub verdict: Verdict,
     /// By kind of fault.
     pub faults: BTreeMap<Kind, OfKind>,
@@ -136,6 +134,11 @@ impl Material<'_> {
         graceful.map(|fault| within(self.records, fault.began_ms, fault.over_ms, |_| true).filter(failed).count()).sum()
     }
 
+    /// Whether nothing but a graceful thing was done at a moment.
+    pub fn is_graceful(&self, at_ms: f64) -> bool {
+        self.faults.iter().any(|fault| fault.step.kind.is_graceful() && (fault.began_ms..=fault.over_ms).contains(&at_ms))
+    }
+
     /// Whether a fault may be behind what happened at a moment.
     pub fn explains(&self, at_ms: f64) -> bool {
         const AFTERMATH_MS: f64 = 2_000.0;
@@ -168,11 +171,7 @@ impl fmt::Display for Report {
             let Requests { ok, flagged, refused, unknown } = requests;
             writeln!(f, "{name:<11} {ok} ok, {flagged} flagged, {refused} refused, {unknown} without an answer")?;
         }
-        writeln!(
-            f,
-            "at the end  {} batches sent again; {} acks took a node's own second try for a duplicate",
-            self.resent_at_end, self.own_duplicates
-        )?;
+        writeln!(f, "at the end  {} batches sent again", self.resent_at_end)?;
         let quiet = |times: Times| format!("p50 {} p99 {} max {} ms", times.p50, times.p99, times.max);
         writeln!(
             f,

@@ -27,6 +27,8 @@ use super::world::{OUTSIDE, World};
 #[derive(Clone)]
 pub struct Write {
     pub shard: ShardId,
+    /// One number for all attempts until it is acked or given up.
+    pub request: u64,
     pub events: Arc<Vec<Event>>,
     pub bytes: Bytes,
 }
@@ -77,14 +79,14 @@ fn guess(world: &World, shard: ShardId, random: &mut Random) -> Option<u64> {
 }
 
 async fn append(world: &Arc<World>, to: u64, write: &Write, patience: Duration) -> Option<Result<PartOutcome, AppendError>> {
-    let (shard, bytes) = (write.shard, write.bytes.clone());
+    let (shard, request, bytes) = (write.shard, write.request, write.bytes.clone());
     let node = world.node(to)?;
     let work = move |running: Running| {
         async move {
             let replica = running.replicas.get(&shard)?;
             let room = replica.owner.reserve(bytes.len(), running.enter(bytes.len())?).ok()?;
             let arrived = node.clock.monotonic();
-            replica.owner.append(room, bytes, arrived, arrived + patience).await.ok()
+            replica.owner.append(room, request, bytes, arrived, arrived + patience).await.ok()
         }
         .boxed()
     };
@@ -148,7 +150,9 @@ pub async fn writer(world: Arc<World>, number: u64) {
 pub async fn resend(world: &Arc<World>) {
     let mut random = Random::new(world.seed, "resend");
     loop {
-        let Some(write) = world.judge.lock().next_unknown() else { return };
+        let Some(mut write) = world.judge.lock().next_unknown() else { return };
+        // Its client asks again: another request of the same events.
+        write.request = random.next();
         while !attempt(world, &write, &mut random).await {
             sleep(random.millis(20, 100)).await;
         }

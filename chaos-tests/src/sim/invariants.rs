@@ -86,7 +86,7 @@ impl Judge {
         let events = self.catalogue.draw(shard, now_ms, random);
         self.events.extend(events.iter().map(|event| (event.hash, event.clone())));
         self.stats.writes += 1;
-        Write { shard, bytes: self.catalogue.encode(shard, &events), events: events.into() }
+        Write { shard, request: random.next(), bytes: self.catalogue.encode(shard, &events), events: events.into() }
     }
 
     pub fn unknown(&mut self, write: Write) {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tallymesh_actors::raft::peers::{PeerNetworks, ReplicaServer};
+use tallymesh_actors::raft::peers::{Behind, PeerNetworks, ReplicaServer};
 use tallymesh_actors::raft::runtime::scoped;
 use tallymesh_actors::raft::{
     Blocking, DurableIndex, LogStore, MeshRuntime, OpenReplica, OpenState, RaftReplica, SharedState, StateMachine, StopReason,
@@ -65,6 +65,8 @@ pub struct Replica {
     pub state: SharedState,
     pub owner: Shard,
     pub files: ShardFiles,
+    /// Whether a voter's log goes further.
+    pub behind: Behind,
 }
 
 impl Running {
@@ -148,6 +150,7 @@ impl Node {
             let log = LogStore::open(wal.clone(), shard, covered, stop.clone()).map_err(|e| e.to_string())?;
             let (shared, snapshots) = (state.shared(), state.snapshots());
             let networks = PeerNetworks::new(channel.clone(), shard);
+            let behind = networks.behind();
             let open = OpenReplica { node: self.id, shard, log, state, stop: stop.clone() };
             let raft =
                 if plan.keeps_entries { RaftReplica::join_fleet(open, networks).await } else { RaftReplica::join(open, networks).await };
@@ -168,7 +171,7 @@ impl Node {
             };
             let (owner, actor) = Shard::spawn(parts).await?;
             world.adopt(self.id, actor.abort_handle());
-            replicas.insert(shard, Replica { raft, state: shared, owner, files });
+            replicas.insert(shard, Replica { raft, state: shared, owner, files, behind });
         }
         Ok(Running { replicas: Arc::new(replicas), server, door: LogDoor::new(wal, LOG_BYTES_MAX) })
     }

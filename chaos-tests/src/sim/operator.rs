@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use parking_lot::Mutex;
-use tallymesh_actors::fleet::watch::{Losses, Seen};
+use tallymesh_actors::fleet::watch::{LEFT_TO_OTHERS, Losses, Seen};
 use tallymesh_actors::raft::runtime::scoped;
 use tallymesh_actors::raft::{Peer, RaftReplica};
 use tallymesh_actors::replicator::Replicator;
@@ -183,6 +183,9 @@ async fn guard(world: Arc<World>) {
                 let its = losses.entry(node.id).or_default();
                 let sees = seen(&world, node.id, *shard, group.leader);
                 if !its.look(*shard, &group, sees, node.id, &connected, &order, world.now()) {
+                    continue;
+                }
+                if group.leader.is_none() && replica.behind.within(LEFT_TO_OTHERS) {
                     continue;
                 }
                 // The others have to think so too.

@@ -19,8 +19,6 @@ use tokio::time::Instant;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 const SEED: u64 = 5;
 const EVENTS_MAX: u16 = 200;
-/// Acks that take a node's own second try for a duplicate: known, and not yet mended.
-const OWN_DUPLICATES_MAX: u64 = 10;
 
 pub struct Desk {
     pub fleet: Arc<Fleet>,
@@ -44,7 +42,7 @@ impl Desk {
     pub fn at(fleet: Fleet) -> Self {
         let (fleet, findings, began) = (Arc::new(fleet), Findings::default(), Instant::now());
         let watch = Arc::new(Watch::new(fleet.clone(), findings.clone(), began));
-        let ledger = Ledger::new(SEED, OWN_DUPLICATES_MAX, findings.clone());
+        let ledger = Ledger::new(SEED, findings.clone());
         let load = Arc::new(Load::new(fleet.clone(), watch, ledger, findings.clone(), began));
         Self { fleet, load, findings, number: 0 }
     }

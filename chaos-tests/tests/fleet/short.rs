@@ -26,10 +26,6 @@ async fn three_nodes_keep_their_promises_through_kills_pauses_cuts_and_restarts(
         vec![Kind::KillLeader, Kind::Pause, Kind::Isolate, Kind::OneWay, Kind::NonTransitive, Kind::Restart, Kind::Kill, Kind::Wipe];
     options.steps_max = Some(8);
     options.lasts_max = Duration::from_secs(4);
-    // A few connections are reset where a node's listener closes: known, and not yet mended. Long runs allow none.
-    options.graceful_failures_max = 30;
-    // A node that tries again itself does not know what its first try had counted: known, and not yet mended. Long runs allow none.
-    options.own_duplicates_max = 150;
     passes(&options).await.map(drop)
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::http::Version;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -22,15 +23,18 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::context::Peer;
-use super::stream::{self, ClientStream};
+use super::stream::{self, ClientStream, Heard};
 use super::{App, AppState, router};
 use crate::limits::{
     ACCEPT_PAUSE, CONNECTION_BUFFER_BYTES_MAX, HTTP2_PING_INTERVAL, HTTP2_PING_TIMEOUT, HTTP2_STREAMS_MAX, RETRY_AFTER_MS,
 };
 use crate::open_files::connections_that_fit;
 
-/// Connections that are in use end with their next answer; the others are ended after this time.
-const LAST_WORDS_TIME: Duration = Duration::from_millis(500);
+/// When the node ends, a connection is told so with its next answer; one that brings no request is closed once nothing has come over it for so long.
+/// Closed any earlier, a request that is on its way would meet nobody.
+const QUIET_TIME_MIN: Duration = Duration::from_millis(500);
+/// A handshake that the kernel has begun is over after this time.
+const HANDSHAKE_TIME: Duration = Duration::from_millis(50);
 
 pub struct Server {
     app: AppState,
@@ -73,8 +77,6 @@ impl Server {
         // Its only way to fail is a panic, which has been printed.
         let _ = self.accepting.await;
         self.connections.close();
-        // Who speaks is told with the answer that this connection ends; ended at once, a request that is on its way would meet nobody.
-        let _ = tokio::time::timeout(LAST_WORDS_TIME, self.connections.wait()).await;
         self.stop.cancel();
         if tokio::time::timeout(drain_timeout, self.connections.wait()).await.is_err() {
             let open = self.app.metrics.connections.load(Ordering::Relaxed);
@@ -156,10 +158,13 @@ async fn accept(listener: TcpListener, connections: Connections, close: Cancella
         };
         tokio::select! {
             biased;
-            // Whoever has connected already is still heard.
-            () = close.cancelled(), if until.is_none() => until = Some(tokio::time::Instant::now() + ACCEPT_PAUSE),
+            // Whoever has connected already is still heard, and nobody else is let in: a connection left in the queue would be reset.
+            () = close.cancelled(), if until.is_none() => {
+                until = Some(tokio::time::Instant::now() + HANDSHAKE_TIME);
+                refuse_handshakes(&listener);
+            }
             () = async { tokio::time::sleep_until(until.unwrap_or_else(tokio::time::Instant::now)).await }, if until.is_some() => {
-                // And who did in this very moment: what is left in the queue is reset.
+                // And who did in this very moment.
                 let Ok(listener) = listener.into_std() else { return };
                 while let (Ok((stream, peer)), Ok(place)) = (listener.accept(), connections.places.clone().try_acquire_owned()) {
                     if stream.set_nonblocking(true).is_ok() && let Ok(stream) = TcpStream::from_std(stream) {
@@ -182,6 +187,28 @@ async fn accept(listener: TcpListener, connections: Connections, close: Cancella
     }
 }
 
+/// From here on the kernel drops what asks for a new connection: whoever does asks again in a second, and is refused, or finds the node that comes after.
+#[cfg(target_os = "linux")]
+fn refuse_handshakes(listener: &TcpListener) {
+    use socket2::SockFilter;
+    // Classic BPF over the TCP header: no packet whose flags (byte 13) have SYN set.
+    const LOAD_BYTE: u16 = 0x30;
+    const JUMP_IF_SET: u16 = 0x45;
+    const RETURN: u16 = 0x06;
+    let program = [
+        SockFilter::new(LOAD_BYTE, 0, 0, 13),
+        SockFilter::new(JUMP_IF_SET, 0, 1, 0x02),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ];
+    if let Err(error) = socket2::SockRef::from(listener).attach_filter(&program) {
+        tracing::debug!(%error, "new connections may be reset while the listener closes");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn refuse_handshakes(_: &TcpListener) {}
+
 async fn connection(
     builder: Builder<TokioExecutor>,
     router: Router,
@@ -189,16 +216,19 @@ async fn connection(
     stop: CancellationToken,
     app: &App,
 ) {
-    let spoken = Arc::new(AtomicBool::new(false));
+    let (spoken, multiplexed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let service = {
-        let spoken = spoken.clone();
+        let (spoken, multiplexed) = (spoken.clone(), multiplexed.clone());
         router.map_request(move |mut request: Request<Incoming>| {
             spoken.store(true, Ordering::Relaxed);
+            multiplexed.store(request.version() >= Version::HTTP_2, Ordering::Relaxed);
             request.extensions_mut().insert(Peer(peer.ip()));
             request.map(Body::new)
         })
     };
-    let io = TokioIo::new(ClientStream::new(stream, app.numbers.clone()));
+    let heard = Heard::default();
+    let quiet_time = app.config.shutdown_grace().max(QUIET_TIME_MIN);
+    let io = TokioIo::new(ClientStream::new(stream, app.numbers.clone(), heard.clone()));
     let serving = builder.serve_connection_with_upgrades(io, TowerToHyperService::new(service));
     let first_request = app.config.http.header_timeout.duration();
     tokio::pin!(serving);
@@ -211,7 +241,13 @@ async fn connection(
         tokio::select! {
             // Errors here are the peer's: gone away, or not speaking HTTP.
             _ = serving.as_mut() => return,
-            () = stop.cancelled(), if !is_stopping => {
+            () = async {
+                stop.cancelled().await;
+                // HTTP/2 says itself which requests still count.
+                if !multiplexed.load(Ordering::Relaxed) {
+                    heard.quiet_for(quiet_time).await;
+                }
+            }, if !is_stopping => {
                 is_stopping = true;
                 serving.as_mut().graceful_shutdown();
             }

@@ -5,8 +5,10 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use parking_lot::Mutex;
 use tallymesh_protocol::error::{ErrorCode, Problem};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -15,9 +17,37 @@ use tokio::time::{Instant, Sleep};
 use crate::limits::{CONNECTION_BUFFER_BYTES_MAX, WRITE_STALL_MAX};
 use crate::unique::UniqueNumbers;
 
+/// When something last came over a connection. Cheap to clone; all clones are the same.
+#[derive(Clone)]
+pub struct Heard(Arc<Mutex<Instant>>);
+
+impl Default for Heard {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+}
+
+impl Heard {
+    fn note(&self) {
+        *self.0.lock() = Instant::now();
+    }
+
+    /// Ends when nothing has come for so long.
+    pub async fn quiet_for(&self, time: Duration) {
+        loop {
+            let until = *self.0.lock() + time;
+            if until <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(until).await;
+        }
+    }
+}
+
 /// A connection as the HTTP engine sees it.
 pub struct ClientStream {
     inner: TcpStream,
+    heard: Heard,
     numbers: Arc<UniqueNumbers>,
     /// A problem that is written in place of an empty refusal.
     instead: Bytes,
@@ -25,8 +55,8 @@ pub struct ClientStream {
 }
 
 impl ClientStream {
-    pub fn new(inner: TcpStream, numbers: Arc<UniqueNumbers>) -> Self {
-        Self { inner, numbers, instead: Bytes::new(), stalled: None }
+    pub fn new(inner: TcpStream, numbers: Arc<UniqueNumbers>, heard: Heard) -> Self {
+        Self { inner, heard, numbers, instead: Bytes::new(), stalled: None }
     }
 
     /// Notes whether a write got on; one that did not for too long fails.
@@ -94,7 +124,12 @@ pub fn answer(mut problem: Problem, numbers: &UniqueNumbers) -> Bytes {
 
 impl AsyncRead for ClientStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.inner).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.heard.note();
+        }
+        read
     }
 }
 
@@ -162,7 +197,8 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
         let (_client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-        let mut stream = ClientStream::new(accepted.expect("accepted").0, Arc::new(UniqueNumbers::new().expect("randomness")));
+        let mut stream =
+            ClientStream::new(accepted.expect("accepted").0, Arc::new(UniqueNumbers::new().expect("randomness")), Heard::default());
         let began = Instant::now();
         let error = loop {
             if let Err(error) = stream.write_all(&[0; 1 << 16]).await {

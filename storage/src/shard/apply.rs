@@ -2,9 +2,10 @@
 
 use rkyv::util::AlignedVec;
 use tallymesh_protocol::batch::{self, ArchivedShardBatch, BATCH_ALIGN, BatchError};
-use tallymesh_protocol::command::{CommandBody, CommandError, CommandView, ShardSettings};
+use tallymesh_protocol::command::{CommandBody, CommandError, CommandView, PartView, ShardSettings};
 use tallymesh_protocol::time::{DAY_MS, Grain};
 
+use super::answers::{Answered, Asked};
 use super::keys::{Admitted, KeyId};
 use super::late::LateRows;
 use super::{ShardState, window_settings};
@@ -78,9 +79,10 @@ impl ShardState {
         let view = CommandView::parse(command).map_err(|source| ApplyError::Command { index, source })?;
         self.stamp_ms = self.stamp_ms.max(view.stamp_ms);
         self.dedup.advance(self.stamp_ms, self.settings.dedup_horizon_ms);
+        self.answers.advance(self.stamp_ms);
         let mut applied = Applied::default();
         match view.body {
-            CommandBody::Batches(parts) => applied.parts = parts.iter().map(|part| self.apply_part(part)).collect(),
+            CommandBody::Batches(parts) => applied.parts = parts.iter().map(|part| self.apply_part(*part)).collect(),
             CommandBody::Tick => {}
             CommandBody::Configure(settings) => self.configure(settings),
         }
@@ -110,9 +112,21 @@ impl ShardState {
         self.settings = settings;
     }
 
-    fn apply_part(&mut self, part: &[u8]) -> PartApplied {
-        match self.open_part(part) {
-            Ok((batch, keys)) => self.count(batch, &keys),
+    fn apply_part(&mut self, part: PartView<'_>) -> PartApplied {
+        let checked = batch::check_but_keys(part.batch).map_err(PartError::from);
+        let asked = checked.as_ref().ok().and_then(|batch| Asked::new(part.request, batch));
+        if let Some(Answered { counted, duplicates }) = asked.and_then(|asked| self.answers.find(asked)) {
+            return PartApplied { counted, duplicates, error: None };
+        }
+        match checked.and_then(|batch| Ok((batch, self.intern(batch)?))) {
+            Ok((batch, keys)) => {
+                let applied = self.count(batch, &keys);
+                if let Some(asked) = asked {
+                    let answered = Answered { counted: applied.counted, duplicates: applied.duplicates };
+                    self.answers.remember(self.stamp_ms, asked, answered);
+                }
+                applied
+            }
             Err(error) => {
                 self.counters.refused_parts += 1;
                 PartApplied { error: Some(error), ..PartApplied::default() }
@@ -120,9 +134,8 @@ impl ShardState {
         }
     }
 
-    /// Checks a part, then interns its dictionary: once for all its events.
-    fn open_part<'a>(&mut self, part: &'a [u8]) -> Result<(&'a ArchivedShardBatch, PartKeys), PartError> {
-        let batch = batch::check_but_keys(part)?;
+    /// Interns the dictionary of a part: once for all its events.
+    fn intern(&mut self, batch: &ArchivedShardBatch) -> Result<PartKeys, PartError> {
         let made_with = batch.definitions_version.to_native();
         if made_with < self.settings.definitions_version {
             return Err(PartError::StaleDefinitions { batch: made_with, shard: self.settings.definitions_version });
@@ -159,7 +172,7 @@ impl ShardState {
             }
             keys.ids[i] = admitted.id();
         }
-        Ok((batch, keys))
+        Ok(keys)
     }
 
     fn count(&mut self, batch: &ArchivedShardBatch, part_keys: &PartKeys) -> PartApplied {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tallymesh_protocol::command::ShardSettings;
 
 use super::Counters;
+use super::answers::SavedAnswers;
 use super::keys::{KeyId, KeysManifest};
 use crate::StorageError;
 use crate::dedup::DedupManifest;
@@ -18,7 +19,9 @@ use crate::windows::WindowsManifest;
 
 const MAGIC: [u8; 4] = *b"TMSS";
 /// 2: budgets of keys, and the rows beyond them.
-const VERSION: u32 = 2;
+const VERSION_PLAIN: u32 = 2;
+/// 3: answers of requests that may be asked again; written where there are any.
+const VERSION: u32 = 3;
 const VERSION_MIN: u32 = 1;
 const HEADER_BYTES: usize = 32;
 /// What the CRC covers begins here.
@@ -35,6 +38,8 @@ pub struct Manifest {
     #[serde(default)]
     pub other_rows: BTreeMap<KeyId, u64>,
     pub dedup: DedupManifest,
+    #[serde(default, skip_serializing_if = "SavedAnswers::is_empty")]
+    pub answers: SavedAnswers,
     pub windows: WindowsManifest,
 }
 
@@ -55,7 +60,8 @@ impl Manifest {
         let json = serde_json::to_vec(self).map_err(|e| StorageError::Invalid(format!("writing a snapshot's manifest: {e}")))?;
         let mut out = Vec::with_capacity(HEADER_BYTES + last_log_meta.len() + json.len());
         out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&VERSION.to_le_bytes());
+        let version = if self.answers.is_empty() { VERSION_PLAIN } else { VERSION };
+        out.extend_from_slice(&version.to_le_bytes());
         out.extend_from_slice(&[0; 8]);
         out.extend_from_slice(&(last_log_meta.len() as u64).to_le_bytes());
         out.extend_from_slice(&(json.len() as u64).to_le_bytes());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::answers::{Answers, SavedAnswers};
 use super::keys::{KeyId, KeyTable, KeysManifest, KeysSave};
 use super::manifest::Manifest;
 use super::{Counters, ShardOptions, ShardState, window_settings};
@@ -24,6 +25,7 @@ pub struct ShardSave {
     keys: KeysSave,
     other_rows: BTreeMap<KeyId, u64>,
     dedup: DedupSave,
+    answers: SavedAnswers,
     windows: WindowsSave,
 }
 
@@ -92,10 +94,14 @@ impl ShardSave {
             keys,
             other_rows: self.other_rows,
             dedup: dedup.manifest.clone(),
+            answers: self.answers,
             windows: windows.manifest.clone(),
         };
         if planted::has(Bug::DedupMissingFromSnapshot) {
             manifest.dedup.runs.clear();
+        }
+        if planted::has(Bug::AnswersMissingFromSnapshot) {
+            manifest.answers = SavedAnswers::default();
         }
         let bytes = manifest.encode(last_log_meta)?;
         let written_bytes = writer.written_bytes() + bytes.len() as u64;
@@ -123,6 +129,7 @@ impl ShardState {
             keys: self.keys.save_plan(),
             other_rows: self.other_rows.clone(),
             dedup: self.dedup.save_plan(),
+            answers: self.answers.save(),
             windows: self.windows.save_plan(),
         }
     }
@@ -188,6 +195,7 @@ impl ShardState {
             keys: KeyTable::load(&manifest.keys, files)?,
             other_rows: manifest.other_rows.clone(),
             dedup: Dedup::load(&manifest.dedup, options.dedup_memory_bytes_max, files)?,
+            answers: Answers::load(&manifest.answers),
             windows: WindowStore::load(&manifest.windows, window_settings(&settings), files)?,
             settings,
             saved_index: Some(manifest.applied_index),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use tallymesh_protocol::aggregate::Wants;
 use tallymesh_protocol::batch::{BatchError, ShardBatch};
-use tallymesh_protocol::command::{ShardSettings, encode_batches, encode_configure, encode_tick};
+use tallymesh_protocol::command::{ShardSettings, encode_batches, encode_configure, encode_requests, encode_tick};
 use tallymesh_protocol::hash::key_hash;
 use tallymesh_protocol::key::{MetricKind, encode_key};
 use tallymesh_protocol::query::{DimensionFilter, DimensionRef, MetricSelector, ScanPlan, ShardQuery, Slice};
@@ -110,6 +110,32 @@ fn a_part_with_one_bad_key_adds_none_of_its_keys() {
         assert_eq!((applied.parts[0].error.clone(), applied.parts[0].counted), (None, counted));
     }
     assert_eq!(state.stats().keys, 3);
+}
+
+#[test]
+fn another_attempt_of_a_request_is_told_what_the_first_one_did() {
+    let (_, files) = simulated();
+    let (mut state, mut replica) = (ShardState::new(OPTIONS), ShardState::new(OPTIONS));
+    let some = encode(&[event(1), event(2)], 0);
+    let others = encode(&[event(2), event(3)], 0);
+    let told = |applied: Applied| applied.parts.iter().map(|p| (p.counted, p.duplicates)).collect::<Vec<_>>();
+    let mut apply = |state: &mut ShardState, index, after_ms, requests: &[(u64, &[u8])]| {
+        let command = encode_requests(BASE_MS + after_ms, requests);
+        let outcome = told(state.apply(index, &command).expect("applies"));
+        assert_eq!(told(replica.apply(index, &command).expect("applies")), outcome);
+        assert_eq!(state.checksum(), replica.checksum());
+        outcome
+    };
+    assert_eq!(apply(&mut state, 1, 0, &[(7, &some), (8, &others), (7, &some)]), [(2, 0), (1, 1), (2, 0)]);
+    let saved = state.save_plan().write(&files, b"").expect("saves");
+    state.mark_saved(&saved);
+    let (mut state, _) = ShardState::open(&files, OPTIONS).expect("opens").expect("a snapshot was written");
+    // The first attempt, another client's, one that drew a number of another, and one whose number nobody has.
+    assert_eq!(apply(&mut state, 2, 100, &[(8, &others), (9, &others), (7, &others), (0, &some)]), [(1, 1), (0, 2), (0, 2), (0, 2)]);
+    assert_eq!(state.counters().duplicates, 7, "what was answered again is no duplicate");
+    assert_eq!(apply(&mut state, 3, answers::ANSWER_LIFE_MS - 1, &[(7, &some)]), [(2, 0)]);
+    assert_eq!(apply(&mut state, 4, answers::ANSWER_LIFE_MS, &[(7, &some)]), [(0, 2)]);
+    assert_eq!(count_of(&state, 0), 3);
 }
 
 #[test]

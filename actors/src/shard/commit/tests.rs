@@ -10,7 +10,7 @@ fn ms(ms: u64) -> Duration {
 }
 
 fn part(ticket: u32, bytes: usize, deadline: u64) -> Input<u32> {
-    Input::Append(Part { bytes: Bytes::from(vec![ticket as u8; bytes]), arrived: ms(0), deadline: ms(deadline), ticket })
+    Input::Append(Part { request: 0, bytes: Bytes::from(vec![ticket as u8; bytes]), arrived: ms(0), deadline: ms(deadline), ticket })
 }
 
 struct Run {
@@ -170,7 +170,13 @@ proptest! {
 fn what_an_earlier_term_left_open_blocks_nothing() {
     let mut engine = GroupCommit::new(ShardId(0));
     let mut effects = Vec::new();
-    let part = |ticket: u32| Part { bytes: Bytes::from_static(b"x"), arrived: Duration::ZERO, deadline: Duration::from_secs(100), ticket };
+    let part = |ticket: u32| Part {
+        request: 0,
+        bytes: Bytes::from_static(b"x"),
+        arrived: Duration::ZERO,
+        deadline: Duration::from_secs(100),
+        ticket,
+    };
     for ticket in 0..5 {
         engine.step(Input::Append(part(ticket)), Duration::ZERO, &mut effects);
     }

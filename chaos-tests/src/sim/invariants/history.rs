@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tallymesh_actors::raft::LogId;
 use tallymesh_protocol::batch;
 use tallymesh_protocol::command::{CommandBody, CommandView};
+use tallymesh_storage::shard::answers::ANSWER_LIFE_MS;
 
 use super::super::events::Event;
 
@@ -41,6 +42,9 @@ pub struct History {
     entries: Vec<Known>,
     rows: Vec<Row>,
     seen: HashMap<u128, u64>,
+    /// What requests did, by number, and when.
+    requests: HashMap<u64, (i64, PartCounted)>,
+    newest_stamp_ms: i64,
     /// Checksums of the state by index.
     pub checksums: BTreeMap<u64, u64>,
 }
@@ -68,10 +72,19 @@ impl History {
         let mut known = Known { log_id, content: command.map_or(0, |bytes| hash_of(bytes)), parts: Vec::new() };
         let mut new = Vec::new();
         let view = command.map(|bytes| CommandView::parse(bytes).expect("a command"));
+        self.newest_stamp_ms = view.as_ref().map_or(self.newest_stamp_ms, |view| self.newest_stamp_ms.max(view.stamp_ms));
         if let Some(CommandView { body: CommandBody::Batches(parts), .. }) = view {
             for part in parts {
-                let mut outcome = PartCounted { part: hash_of(part), counted: 0, duplicates: 0 };
-                let batch = batch::check(part).expect("clients send batches");
+                let mut outcome = PartCounted { part: hash_of(part.batch), counted: 0, duplicates: 0 };
+                // Another attempt of a request is told what the first one did.
+                if let Some((at, told)) = self.requests.get(&part.request)
+                    && self.newest_stamp_ms - at < ANSWER_LIFE_MS
+                {
+                    assert_eq!(told.part, outcome.part, "no two requests have one number");
+                    known.parts.push(*told);
+                    continue;
+                }
+                let batch = batch::check(part.batch).expect("clients send batches");
                 for hash in batch.ids.iter().map(|id| id.to_native()) {
                     if self.seen.contains_key(&hash) {
                         outcome.duplicates += 1;
@@ -83,6 +96,7 @@ impl History {
                     let event = events.get(&hash).expect("clients send events that are noted").clone();
                     self.rows.push(Row { index: log_id.index, event });
                 }
+                self.requests.insert(part.request, (self.newest_stamp_ms, outcome));
                 known.parts.push(outcome);
             }
         }
