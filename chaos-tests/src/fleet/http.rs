@@ -32,6 +32,8 @@ pub enum Asked {
     Answered(Value),
     /// The node said that it cannot, and why.
     Problem(u16, String),
+    /// Nobody took the connection: nothing was asked.
+    Refused(String),
     /// No answer at all.
     Silent(String),
 }
@@ -74,7 +76,7 @@ impl Http {
         match self.ask(node, path, query, ASK_TIME_MAX).await {
             Asked::Answered(value) => Ok(value),
             Asked::Problem(status, detail) => anyhow::bail!("{}: GET {path} {query:?}: {status}: {detail}", node.name),
-            Asked::Silent(detail) => anyhow::bail!("{}: GET {path} {query:?}: {detail}", node.name),
+            Asked::Refused(detail) | Asked::Silent(detail) => anyhow::bail!("{}: GET {path} {query:?}: {detail}", node.name),
         }
     }
 
@@ -90,6 +92,7 @@ impl Http {
     async fn read(&self, request: reqwest::RequestBuilder) -> Asked {
         let answer = match request.send().await {
             Ok(answer) => answer,
+            Err(error) if error.is_connect() => return Asked::Refused(cause(&error)),
             Err(error) => return Asked::Silent(cause(&error)),
         };
         let status = answer.status();

@@ -34,7 +34,7 @@ use crate::open_files::connections_that_fit;
 /// Closed any earlier, a request that is on its way would meet nobody.
 const QUIET_TIME_MIN: Duration = Duration::from_millis(500);
 /// A handshake that the kernel has begun is over after this time.
-const HANDSHAKE_TIME: Duration = Duration::from_millis(50);
+const HANDSHAKE_TIME: Duration = Duration::from_millis(20);
 
 pub struct Server {
     app: AppState,

@@ -102,6 +102,10 @@ async fn question(
             }
             Outcome::Refused
         }
+        Asked::Refused(detail) => {
+            load.reason("read refused", &detail);
+            Outcome::Refused
+        }
         Asked::Silent(detail) => {
             load.reason("read failed", &detail);
             Outcome::Unknown
