@@ -13,15 +13,19 @@ use crate::raft::Peer;
 
 /// How often it is looked at, beside every change of the placement.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// Between two such attempts for one replica.
+const OPEN_AGAIN_PAUSE: Duration = Duration::from_secs(30);
 /// A founding replica that is not the first of its shard waits so long for those before it to make the group.
 const FOUND_APART: Duration = Duration::from_millis(1_000);
 
 pub async fn settle(fleet: Fleet, mut end: channel::Receiver<bool>) {
     let Some(mut changes) = fleet.meta().map(|meta| meta.watch()) else { return };
     let began = fleet.now();
+    let mut opened_again = BTreeMap::new();
     loop {
         let state = changes.borrow_and_update().clone();
         if let Ok(mesh) = fleet.mesh_here() {
+            close_ended(&fleet, &mesh, &mut opened_again).await;
             open_missing(&fleet, &mesh, &state).await;
             found(&fleet, &state, fleet.now().saturating_sub(began)).await;
             close_left(&fleet, &mesh, &state).await;
@@ -42,6 +46,21 @@ pub(super) async fn open_missing(fleet: &Fleet, mesh: &Mesh, state: &MetaState) 
         if fleet.replica(ShardId(shard)).is_none() {
             mesh.open_replica(ShardId(shard)).await;
         }
+    }
+}
+
+/// Closes, so that it is opened again, what has ended though nothing is wrong with what is on the disk: openraft takes a channel of its own that closes at the
+/// wrong moment for a fault of the storage (of 1 000 simulated seeds about one shows it).
+async fn close_ended(fleet: &Fleet, mesh: &Mesh, opened_again: &mut BTreeMap<ShardId, Duration>) {
+    for (shard, replica) in fleet.replicas() {
+        let Some(why) = replica.ended_by_itself() else { continue };
+        let now = fleet.now();
+        if opened_again.get(&shard).is_some_and(|last| now < *last + OPEN_AGAIN_PAUSE) {
+            continue;
+        }
+        opened_again.insert(shard, now);
+        tracing::warn!(%shard, why, "the replica here has ended and is opened again");
+        mesh.close_replica(shard).await;
     }
 }
 

@@ -1,3 +1,4 @@
+mod fleet;
 mod idle;
 mod life;
 mod power_cut;

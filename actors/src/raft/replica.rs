@@ -134,6 +134,14 @@ impl Resumed {
 }
 
 impl RaftReplica {
+    /// Why openraft ended it, where nothing is wrong with its disk or its state: it can be opened again.
+    pub fn ended_by_itself(&self) -> Option<String> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let error = metrics.running_state.as_ref().err()?;
+        self.stop.get().is_none().then(|| error.to_string())
+    }
+
     /// Starts the replica; alone it is made a group of one if it is new, and it leads when this returns, with its whole log applied.
     ///
     /// # Errors
