@@ -102,7 +102,7 @@ async fn a_full_disk_of_one_node() -> Result<()> {
     options.fleet.dir = Some(dir.path().to_owned());
     let victim = nodes() / 2;
     // The log itself shall hit the end of the disk, not only the watch before it.
-    options.fleet.settings.extend(["log.segment=1MiB", "log.max=16MiB"].map(str::to_owned));
+    options.fleet.settings.extend(["log.segment=1MiB", "log.max=32MiB"].map(str::to_owned));
     let disk = SmallDisk::mount(&dir.path().join(format!("n{}", victim + 1)), 400)?;
     endures(
         &options,
