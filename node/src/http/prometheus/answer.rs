@@ -11,7 +11,7 @@ use tallymesh_protocol::query::{Gathered, MetricQuery, PreparedQuery, QueryParam
 use tallymesh_protocol::time::{DAY_MS, Grain, MINUTE_MS};
 
 use super::envelope::{Failure, Notes};
-use super::evaluate::{Series, Value, checked, evaluate};
+use super::evaluate::{Series, Value, checked, evaluate, ordered};
 use super::expression::{self, Leaf, Plan, Root};
 use super::request::Grid;
 use super::series::{Asked, Fetch, dimensions, resolve, series, windows};
@@ -62,7 +62,8 @@ pub async fn answer(app: &App, text: &str, grid: Grid, timeout_ms: Option<u64>) 
             Some(read) => series_of(read, &mut samples_left),
         };
         let mut leaves: Vec<Vec<Series>> = read.iter().map(one).collect::<Result<_, _>>()?;
-        checked(evaluate(&node, &grid, &mut leaves)?)
+        let value = checked(evaluate(&node, &grid, &mut leaves)?)?;
+        Ok::<_, Failure>(if grid.step_ms.is_none() { ordered(&node, value) } else { value })
     })
     .await??;
     app.metrics.queried(app.monotonic(), app.monotonic().saturating_sub(started));
@@ -156,15 +157,15 @@ async fn ask(
     Ok((prepared, gathered))
 }
 
-/// The series of a selector that have events in a span of time, up to and with the running minute.
+/// The series of a selector that have events in a span of time, up to and with the running minute. `until` is by the monotonic clock.
 ///
 /// # Errors
 /// As [`answer`].
-pub async fn found(app: &App, leaf: Leaf, span_ms: (i64, i64), notes: &mut Notes) -> Result<Vec<Series>, Failure> {
-    let timeout = app.config.query.timeout.duration();
-    let _place = app.queries.enter(timeout).await?;
+pub async fn found(app: &App, leaf: Leaf, span_ms: (i64, i64), until: Duration, notes: &mut Notes) -> Result<Vec<Series>, Failure> {
+    let left = until.saturating_sub(app.monotonic());
+    let _place = app.queries.enter(left).await?;
     let window = lookup_window(span_ms);
-    let Some(read) = fetch(app, leaf, vec![Some(window)], app.now_ms(), timeout, notes).await? else { return Ok(Vec::new()) };
+    let Some(read) = fetch(app, leaf, vec![Some(window)], app.now_ms(), left, notes).await? else { return Ok(Vec::new()) };
     let mut found = beside(move || series_of(&read, &mut PROMQL_SAMPLES_MAX.clone())).await??;
     found.retain(|s| s.values.iter().flatten().any(|count| *count > 0.0));
     Ok(found)

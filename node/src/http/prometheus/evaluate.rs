@@ -91,6 +91,22 @@ pub fn checked(value: Value) -> Result<Value, Failure> {
     Ok(Value::Vector(out))
 }
 
+/// The largest or smallest first, where the expression as a whole says so: at one moment, series are read in their order.
+pub fn ordered(node: &Node, value: Value) -> Value {
+    let largest_first = match node {
+        Node::Aggregate { operation: Aggregation::TopK, .. } | Node::Call { function: Function::SortDescending, .. } => true,
+        Node::Aggregate { operation: Aggregation::BottomK, .. } | Node::Call { function: Function::Sort, .. } => false,
+        _ => return value,
+    };
+    let Value::Vector(mut series) = value else { return value };
+    let rank = |s: &Series| s.values.first().copied().flatten().filter(|v| !v.is_nan()).map(|v| if largest_first { -v } else { v });
+    series.sort_by(|a, b| match (rank(a), rank(b)) {
+        (Some(a), Some(b)) => a.total_cmp(&b),
+        (a, b) => a.is_none().cmp(&b.is_none()),
+    });
+    Value::Vector(series)
+}
+
 impl Series {
     /// Takes over the values of another, unless both have one somewhere.
     fn join(&mut self, other: &Self) -> bool {
@@ -141,6 +157,7 @@ fn call(function: Function, mut arguments: Vec<Value>, grid: &Grid) -> Result<Va
     let first = arguments.pop();
     let of_vector = |f: fn(f64) -> f64| Ok(map(Value::Vector(vector(first.clone().unwrap_or(Value::Vector(Vec::new())))?), f));
     match function {
+        Function::Sort | Function::SortDescending => Ok(Value::Vector(vector(first.unwrap_or(Value::Vector(Vec::new())))?)),
         Function::Abs => of_vector(f64::abs),
         Function::Ceil => of_vector(f64::ceil),
         Function::Floor => of_vector(f64::floor),

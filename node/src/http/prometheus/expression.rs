@@ -2,6 +2,7 @@
 //! refused here, by its name and with the part of the expression that it stands in.
 
 mod leaf;
+mod tree;
 
 use std::collections::BTreeSet;
 
@@ -11,82 +12,16 @@ use promql_parser::parser::{
 };
 
 pub use self::leaf::{Leaf, LeafMatcher};
+pub use self::tree::{Aggregation, Arithmetic, Comparison, Function, Labels, Node, Operator, Plan, Root, SetOperation};
 use super::envelope::{Failure, Notes};
 use crate::limits::{PROMQL_BYTES_MAX, PROMQL_REGEXES_MAX, PROMQL_SELECTORS_MAX, PROMQL_TOKENS_MAX};
 
 /// Longest part of an expression that an error shows, in characters.
 const SHOWN_CHARS: usize = 120;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arithmetic {
-    Add,
-    Sub,
-    Mul,
-    Div,
-    Mod,
-    Pow,
-    Atan2,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Comparison {
-    Equal,
-    NotEqual,
-    Greater,
-    Less,
-    GreaterOrEqual,
-    LessOrEqual,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SetOperation {
-    And,
-    Or,
-    Unless,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operator {
-    Arithmetic(Arithmetic),
-    /// With `bool`: 0 or 1 instead of a filter.
-    Comparison(Comparison, bool),
-    Set(SetOperation),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Aggregation {
-    Sum,
-    Avg,
-    Min,
-    Max,
-    Count,
-    Group,
-    TopK,
-    BottomK,
-}
-
-/// Which labels put series together.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Labels {
-    Only(BTreeSet<String>),
-    AllBut(BTreeSet<String>),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Function {
-    Abs,
-    Ceil,
-    Floor,
-    Round,
-    Sqrt,
-    Scalar,
-    Vector,
-    Time,
-    ClampMin,
-    ClampMax,
-}
-
-const FUNCTIONS: [(&str, Function); 10] = [
+const FUNCTIONS: [(&str, Function); 12] = [
+    ("sort", Function::Sort),
+    ("sort_desc", Function::SortDescending),
     ("abs", Function::Abs),
     ("ceil", Function::Ceil),
     ("floor", Function::Floor),
@@ -98,44 +33,6 @@ const FUNCTIONS: [(&str, Function); 10] = [
     ("clamp_min", Function::ClampMin),
     ("clamp_max", Function::ClampMax),
 ];
-
-#[derive(Clone, Debug, PartialEq)]
-pub enum Node {
-    Number(f64),
-    /// Index into [`Plan::leaves`].
-    Leaf(usize),
-    Negate(Box<Node>),
-    Aggregate {
-        operation: Aggregation,
-        k: Option<Box<Node>>,
-        by: Labels,
-        of: Box<Node>,
-    },
-    Binary {
-        operator: Operator,
-        on: Labels,
-        left: Box<Node>,
-        right: Box<Node>,
-    },
-    Call {
-        function: Function,
-        arguments: Vec<Node>,
-    },
-}
-
-#[derive(Clone, Debug)]
-pub enum Root {
-    Text(String),
-    Node(Node),
-}
-
-#[derive(Clone, Debug)]
-pub struct Plan {
-    pub root: Root,
-    pub leaves: Vec<Leaf>,
-    /// How it was read, where that may surprise.
-    pub notes: Notes,
-}
 
 /// # Errors
 /// 400 when it is no PromQL or over a limit; 422 for what is not supported.
@@ -260,11 +157,10 @@ impl Lowering {
             return self.leaf(leaf);
         }
         let name = call.func.name;
-        let part = Expr::Call(call.clone());
         let Some((_, function)) = FUNCTIONS.iter().find(|(known, _)| *known == name) else {
             let known = leaf::RANGE_FUNCTIONS.iter().copied().chain(FUNCTIONS.iter().map(|(known, _)| *known));
             let known: Vec<&str> = known.collect();
-            return Err(unsupported(&format!("the function `{name}`"), &part, &format!("; there are {}", known.join(", "))));
+            return Err(unsupported(&format!("the function `{name}`"), call, &format!("; there are {}", known.join(", "))));
         };
         let arity = match function {
             Function::Time => 0,
@@ -272,14 +168,13 @@ impl Lowering {
             _ => 1,
         };
         if call.args.args.len() != arity {
-            return Err(unsupported(&format!("`{name}` with {} arguments", call.args.args.len()), &part, ""));
+            return Err(unsupported(&format!("`{name}` with {} arguments", call.args.args.len()), call, ""));
         }
         let arguments = call.args.args.iter().map(|a| self.node(a)).collect::<Result<_, _>>()?;
         Ok(Node::Call { function: *function, arguments })
     }
 
     fn aggregate(&mut self, aggregate: &AggregateExpr) -> Result<Node, Failure> {
-        let part = Expr::Aggregate(aggregate.clone());
         let operation = match aggregate.op.id() {
             token::T_SUM => Aggregation::Sum,
             token::T_AVG => Aggregation::Avg,
@@ -291,9 +186,9 @@ impl Lowering {
             token::T_BOTTOMK => Aggregation::BottomK,
             token::T_QUANTILE => {
                 let instead = ": quantiles of the events' values are `quantile_over_time(0.95, m[5m])`, grouped by `m{__by__=\"label\"}`";
-                return Err(unsupported("`quantile` over series", &part, instead));
+                return Err(unsupported("`quantile` over series", aggregate, instead));
             }
-            _ => return Err(unsupported(&format!("the aggregation `{}`", aggregate.op), &part, "")),
+            _ => return Err(unsupported(&format!("the aggregation `{}`", aggregate.op), aggregate, "")),
         };
         let names = |labels: &promql_parser::label::Labels| labels.labels.iter().cloned().collect();
         let by = match &aggregate.modifier {
@@ -304,24 +199,23 @@ impl Lowering {
         let k = aggregate.param.as_ref().map(|k| self.node(k).map(Box::new)).transpose()?;
         let of = self.node(&aggregate.expr)?;
         if let Node::Leaf(at) = of {
-            self.leaves[at].push_down(operation, &by).map_err(|why| Failure::execution(format!("{why}, in `{}`", shown(&part))))?;
+            self.leaves[at].push_down(operation, &by).map_err(|why| Failure::execution(format!("{why}, in `{}`", shown(aggregate))))?;
         }
         Ok(Node::Aggregate { operation, k, by, of: Box::new(of) })
     }
 
     fn binary(&mut self, binary: &BinaryExpr) -> Result<Node, Failure> {
-        let part = Expr::Binary(binary.clone());
         let operator =
-            operator(binary.op, binary.return_bool()).ok_or_else(|| unsupported(&format!("the operator `{}`", binary.op), &part, ""))?;
+            operator(binary.op, binary.return_bool()).ok_or_else(|| unsupported(&format!("the operator `{}`", binary.op), binary, ""))?;
         let mut on = Labels::AllBut(BTreeSet::new());
         if let Some(BinModifier { card, matching, fill_values, .. }) = &binary.modifier {
             match card {
                 VectorMatchCardinality::OneToOne | VectorMatchCardinality::ManyToMany => {}
-                VectorMatchCardinality::ManyToOne(_) => return Err(unsupported("group_left (many-to-one matching)", &part, "")),
-                VectorMatchCardinality::OneToMany(_) => return Err(unsupported("group_right (one-to-many matching)", &part, "")),
+                VectorMatchCardinality::ManyToOne(_) => return Err(unsupported("group_left (many-to-one matching)", binary, "")),
+                VectorMatchCardinality::OneToMany(_) => return Err(unsupported("group_right (one-to-many matching)", binary, "")),
             }
             if fill_values.lhs.is_some() || fill_values.rhs.is_some() {
-                return Err(unsupported("fill", &part, ""));
+                return Err(unsupported("fill", binary, ""));
             }
             let names = |labels: &promql_parser::label::Labels| labels.labels.iter().cloned().collect();
             match matching {

@@ -102,6 +102,7 @@ pub async fn label_values(app: &App, label: &str, form: &Form, notes: &mut Notes
         matched(app, selectors).await?
     };
     let _own_place = app.clients.admit_query()?;
+    let until = app.monotonic() + app.config.query.timeout.duration();
     let mut out: BTreeSet<String> = BTreeSet::new();
     let mut asked = 0;
     for (metric, leaf) in targets {
@@ -116,7 +117,7 @@ pub async fn label_values(app: &App, label: &str, form: &Form, notes: &mut Notes
             )));
         }
         let by = if label == NAME { BTreeSet::new() } else { BTreeSet::from([label.to_owned()]) };
-        let series = found(app, Leaf { by: Some(by), ..leaf }, span_ms, notes).await?;
+        let series = found(app, Leaf { by: Some(by), ..leaf }, span_ms, until, notes).await?;
         out.extend(series.into_iter().filter_map(|mut s| s.labels.remove(label)));
     }
     Ok(out.into_iter().take(limit).collect())
@@ -130,9 +131,10 @@ pub async fn series(app: &App, form: &Form, notes: &mut Notes) -> Result<Vec<Lab
     }
     let targets = matched(app, selectors).await?;
     let _own_place = app.clients.admit_query()?;
+    let until = app.monotonic() + app.config.query.timeout.duration();
     let mut out: BTreeSet<LabelSet> = BTreeSet::new();
     for (_, leaf) in targets {
-        out.extend(found(app, leaf, span_ms, notes).await?.into_iter().map(|s| s.labels));
+        out.extend(found(app, leaf, span_ms, until, notes).await?.into_iter().map(|s| s.labels));
     }
     Ok(out.into_iter().take(limit).collect())
 }

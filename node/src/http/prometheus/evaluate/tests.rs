@@ -123,3 +123,16 @@ fn numbers_and_functions() {
     assert!(run("a or (b + 0) or (a * 1)").is_ok());
     gives("-((a{d=\"tv\"} > 1.5) or b{c=\"de\"}) - 1 > -4", &[(&[("c", "de"), ("d", "tv")], &[-3.0, -3.0])]);
 }
+
+#[test]
+fn at_one_moment_the_whole_expression_says_the_order() {
+    let order = |text: &str| -> Vec<f64> {
+        let Plan { root: Root::Node(node), .. } = plan(text).expect(text) else { panic!("{text} is a string") };
+        let Value::Vector(series) = ordered(&node, run(text).expect(text)) else { panic!("{text} is a scalar") };
+        series.into_iter().filter_map(|s| s.values[0]).collect()
+    };
+    assert_eq!(order("topk(2, a)"), [8.0, 3.0]);
+    assert_eq!(order("bottomk(2, a)"), [1.0, 3.0]);
+    assert_eq!(order("sort_desc(a)"), [8.0, 3.0, 1.0]);
+    assert_eq!(order("sort(sum by (c) (a))"), [4.0, 8.0]);
+}

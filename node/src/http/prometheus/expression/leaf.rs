@@ -138,14 +138,13 @@ impl Leaf {
         if !RANGE_FUNCTIONS.contains(&name) {
             return Ok(None);
         }
-        let part = Expr::Call(call.clone());
         let of = match call.args.args.last().map(|arg| without_parens(arg)) {
             Some(Expr::MatrixSelector(matrix)) => matrix,
-            Some(Expr::Subquery(_)) => return Err(unsupported("a subquery", &part, "")),
-            _ => return Err(unsupported(&format!("`{name}` of anything but a range"), &part, "; write it as `m[5m]`")),
+            Some(Expr::Subquery(_)) => return Err(unsupported("a subquery", call, "")),
+            _ => return Err(unsupported(&format!("`{name}` of anything but a range"), call, "; write it as `m[5m]`")),
         };
         let mut leaf = Self::bare(&of.vs)?;
-        leaf.text = shown(&part);
+        leaf.text = shown(call);
         leaf.keeps_name = false;
         leaf.range_ms = Some(bounded(of.range.as_millis(), &leaf.text)?.max(1));
         let own = match name {
@@ -160,18 +159,14 @@ impl Leaf {
         };
         if let Some(own) = own {
             if of.vs.matchers.matchers.iter().any(|m| m.name == AGGREGATE) {
-                return Err(unsupported(
-                    &format!("`{AGGREGATE}` beside `{name}`, which is an aggregate itself,"),
-                    &part,
-                    "; take increase",
-                ));
+                return Err(unsupported(&format!("`{AGGREGATE}` beside `{name}`, which is an aggregate itself,"), call, "; take increase"));
             }
             leaf.aggregate = own;
         }
         leaf.is_rate = name == "rate";
         if leaf.is_rate && !leaf.adds_up() {
             let why = format!("`rate` of {}", leaf.aggregate.label());
-            return Err(unsupported(&why, &part, ": it is no sum over time; `increase` gives it for the range"));
+            return Err(unsupported(&why, call, ": it is no sum over time; `increase` gives it for the range"));
         }
         Ok(Some(leaf))
     }
@@ -241,6 +236,6 @@ fn quantile(call: &Call) -> Result<Aggregate, Failure> {
         Some(Expr::NumberLiteral(q)) if (0.0..=1.0).contains(&q.val) => {
             Ok(Aggregate::Quantile { q: q.val, label: format!("quantile {}", q.val) })
         }
-        _ => Err(unsupported("a quantile that is no number from 0 to 1", &Expr::Call(call.clone()), "")),
+        _ => Err(unsupported("a quantile that is no number from 0 to 1", call, "")),
     }
 }
