@@ -7,7 +7,7 @@ use tallymesh_protocol::error::{ErrorCode, Problem};
 use tallymesh_protocol::hash::DEFAULT_TENANT;
 use tallymesh_protocol::limits::QUERY_TIMEOUT_MS_MAX;
 use tallymesh_protocol::plan::plan_windows;
-use tallymesh_protocol::query::{Gathered, MetricQuery, PreparedQuery, QueryParams, TimeRange};
+use tallymesh_protocol::query::{Aggregate, Gathered, MetricQuery, PreparedQuery, QueryParams, TimeRange};
 use tallymesh_protocol::time::{DAY_MS, Grain, MINUTE_MS};
 
 use super::envelope::{Failure, Notes};
@@ -165,6 +165,7 @@ pub async fn found(app: &App, leaf: Leaf, span_ms: (i64, i64), until: Duration, 
     let left = until.saturating_sub(app.monotonic());
     let _place = app.queries.enter(left).await?;
     let window = lookup_window(span_ms);
+    let leaf = Leaf { aggregate: Aggregate::Count, ..leaf };
     let Some(read) = fetch(app, leaf, vec![Some(window)], app.now_ms(), left, notes).await? else { return Ok(Vec::new()) };
     let mut found = beside(move || series_of(&read, &mut PROMQL_SAMPLES_MAX.clone())).await??;
     found.retain(|s| s.values.iter().flatten().any(|count| *count > 0.0));

@@ -135,7 +135,7 @@ pub(super) struct QueryData {
     #[serde(rename = "resultType")]
     result_type: ResultType,
     /// By the type: series with `values`, series with a `value`, or a `[time, value]` of its own.
-    #[schema(value_type = Vec<Object>)]
+    #[schema(value_type = Vec<serde_json::Value>)]
     result: Shape,
 }
 
