@@ -90,7 +90,7 @@ fn tokens(text: &str) -> usize {
             continue;
         }
         let is_word = c.is_alphanumeric() || matches!(c, '_' | ':' | '.');
-        count += usize::from(!c.is_whitespace() && !(is_word && in_word));
+        count += usize::from(!(c.is_whitespace() || is_word && in_word));
         in_word = is_word;
         if matches!(c, '"' | '\'' | '`') {
             quote = Some(c);

@@ -122,7 +122,7 @@ pub fn duration_ms(text: &str) -> Result<i64, String> {
             .map_err(|_| format!("cannot parse `{text}` to a valid duration"))?
             .as_millis() as f64,
     };
-    if !(ms >= 1.0) {
+    if ms.is_nan() || ms < 1.0 {
         Err(format!("`{text}` must be more than zero"))
     } else if ms > PROMQL_RANGE_MS_MAX as f64 {
         Err(format!("`{text}` is over {} days", PROMQL_RANGE_MS_MAX / (24 * 60 * MINUTE_MS)))
