@@ -89,7 +89,7 @@ async fn answers_are_as_the_document_says() {
         (Method::GET, "/prometheus/api/v1/query?query=sum(".into(), None, 400),
         (Method::GET, "/prometheus/api/v1/query?query=stddev(page_view)".into(), None, 422),
         (Method::POST, "/prometheus/api/v1/query?query=page_view".into(), None, 200),
-        (Method::GET, "/prometheus/api/v1/query_range?query=page_view&start=1767268800&end=1767272400&step=60".into(), None, 200),
+        (Method::GET, "/prometheus/api/v1/query_range?query=page_view&start=1767268800&end=1767272400&step=3600".into(), None, 200),
         (Method::POST, "/prometheus/api/v1/query_range?query=1&start=1&end=3600&step=60".into(), None, 200),
         (Method::GET, "/prometheus/api/v1/labels".into(), None, 200),
         (Method::POST, "/prometheus/api/v1/labels".into(), None, 200),

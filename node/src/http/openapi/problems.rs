@@ -68,7 +68,7 @@ pub enum PrometheusProblems {}
 
 impl IntoResponses for PrometheusProblems {
     fn responses() -> Responses {
-        let mut all = responses(ANY.to_vec());
+        let mut all = responses([&ANY[..], &[NotFound]].concat());
         for (status, description) in [
             ("400", "`bad_data`: the request or its expression cannot be understood, or is over a limit."),
             ("413", "`bad_data`: the body is too large."),
