@@ -42,7 +42,10 @@ dashboard-e2e: dashboard ## The dashboard in a browser, against a node of the de
 	cargo build --workspace --locked
 	ops/dashboard.sh e2e
 
+# A test that needs promtool fails where this names none.
+unit: export TALLYMESH_PROMTOOL = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tallymesh-promtool/promtool
 unit: dashboard
+	@ops/setup.sh --promtool
 	cargo build --workspace --locked
 	cargo test --workspace --locked
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a fresh Debian machine with Rust lacks to build Tallymesh; with --browser also what shows its dashboard to the tests, with --chaos
-# also what `make chaos` does harm with. Does nothing when all is there.
+# also what `make chaos` does harm with; with --promtool Prometheus' own client, into a cache directory. Does nothing when all is there.
 set -euo pipefail
 
 need_packages=()
@@ -31,3 +31,22 @@ for component in rustfmt clippy; do
   case $component in rustfmt) probe="cargo fmt --version" ;; clippy) probe="cargo clippy --version" ;; esac
   $probe >/dev/null 2>&1 || rustup component add "$component"
 done
+
+# Out of Debian's package of Prometheus, without installing it: that would also start the service.
+promtool="${XDG_CACHE_HOME:-$HOME/.cache}/tallymesh-promtool/promtool"
+if [ "${1:-}" = --promtool ] && [ ! -x "$promtool" ]; then
+  echo "getting promtool"
+  mkdir -p "$(dirname "$promtool")"
+  work=$(mktemp -d)
+  trap 'rm -rf "$work"' EXIT
+  # World-readable: apt fetches as a user of its own.
+  chmod 755 "$work"
+  as_root=()
+  [ "$(id -u)" = 0 ] || as_root=(sudo)
+  (
+    cd "$work"
+    apt-get download -q prometheus 2>/dev/null || { "${as_root[@]}" apt-get update -q && apt-get download -q prometheus; }
+    dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool
+  )
+  mv "$work/usr/bin/promtool" "$promtool"
+fi

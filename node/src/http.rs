@@ -13,6 +13,7 @@ mod named;
 mod openapi;
 mod ops;
 mod problem;
+mod prometheus;
 mod query;
 mod seed;
 mod server;
@@ -141,6 +142,7 @@ fn routes_with(origins: &[String]) -> OpenApiRouter<AppState> {
         .merge(live::router())
         .merge(query::router())
         .merge(named::router())
+        .merge(prometheus::router())
         .merge(seed::router())
         .merge(ops::router())
         .merge(cluster::router())
@@ -160,7 +162,7 @@ pub fn router(app: AppState) -> Router {
 }
 
 /// Pages that a slip may have meant.
-const PAGES: [&str; 19] = [
+const PAGES: [&str; 21] = [
     "/v1/events",
     "/v1/query",
     "/v1/metrics",
@@ -178,6 +180,8 @@ const PAGES: [&str; 19] = [
     "/ready",
     "/metrics",
     "/api/metrics/daily",
+    "/prometheus/api/v1/query",
+    "/prometheus/api/v1/query_range",
     "/docs",
     "/openapi.json",
 ];

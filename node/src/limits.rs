@@ -80,6 +80,31 @@ pub const LIVE_RECONNECT_SPREAD_MS: u64 = 2_000;
 /// Bodies up to this are copied behind the head of their event; larger ones are shared by all who are sent them, in bytes.
 pub const LIVE_COPIED_BYTES_MAX: usize = 8 << 10;
 
+/// A PromQL expression, in bytes, and in words and signs outside of its strings: its tree is no deeper.
+pub const PROMQL_BYTES_MAX: usize = 8 << 10;
+pub const PROMQL_TOKENS_MAX: usize = 1_000;
+/// Regular expressions of one: each is compiled.
+pub const PROMQL_REGEXES_MAX: usize = 8;
+/// Selectors of one: each is a query to every shard.
+pub const PROMQL_SELECTORS_MAX: usize = 16;
+/// Points of a series, as Prometheus has it.
+pub const PROMQL_POINTS_MAX: usize = 11_000;
+/// Series of one selector.
+pub const PROMQL_SERIES_MAX: usize = 10_000;
+/// Values (series x points) of all selectors of one expression.
+pub const PROMQL_SAMPLES_MAX: usize = 1_000_000;
+/// Cells that overlapping ranges of one selector may be merged from, where they cannot be subtracted (all aggregates but counts).
+pub const PROMQL_MERGES_MAX: usize = 5_000_000;
+/// The longest range, offset or step, in milliseconds: ten years.
+pub const PROMQL_RANGE_MS_MAX: i64 = 3_653 * 24 * 60 * 60 * 1_000;
+/// What a selector without a range looks back at in a query of one moment, in milliseconds; as Prometheus has it.
+pub const PROMQL_LOOKBACK_MS: i64 = 5 * 60 * 1_000;
+/// What a look-up of series or label values looks at when it names no time, in milliseconds.
+pub const PROMQL_LOOKUP_MS: i64 = 24 * 60 * 60 * 1_000;
+/// Selectors of one look-up, and metrics that they may match together.
+pub const PROMQL_LOOKUPS_MAX: usize = 16;
+pub const PROMQL_LOOKUP_METRICS_MAX: usize = 64;
+
 /// Letters of one page, when the request does not say and at most.
 pub const DEAD_LETTERS_PAGE_DEFAULT: usize = 100;
 pub const DEAD_LETTERS_PAGE_MAX: usize = 1_000;
@@ -93,5 +118,7 @@ const _: () = {
     assert!(LETTER_EXCERPT_BYTES < PIECE_BYTES_MIN);
     assert!(PIECE_BYTES_MIN < CONNECTION_BUFFER_BYTES_MAX);
     assert!(BODY_ROOM_FIRST_BYTES <= BODY_ROOM_AHEAD_BYTES_MAX);
+    assert!(PROMQL_SERIES_MAX <= PROMQL_SAMPLES_MAX);
+    assert!(PROMQL_POINTS_MAX * 2 <= tallymesh_protocol::limits::POINTS_PER_GROUP_MAX);
     assert!(DEAD_LETTERS_PAGE_DEFAULT <= DEAD_LETTERS_PAGE_MAX);
 };

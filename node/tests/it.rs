@@ -18,6 +18,7 @@ mod http {
     mod openapi;
     mod ops;
     mod process;
+    mod prometheus;
     mod seed;
     mod slow;
     mod tail;

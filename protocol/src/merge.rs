@@ -2,7 +2,7 @@
 
 mod rows;
 
-pub use rows::{Layout, PagePosition, lay_out};
+pub use rows::{Layout, PagePosition, lay_out, value_of};
 
 use std::cmp::Ordering;
 

@@ -62,6 +62,44 @@ pub fn plan(range: TimeRange, step: Step, zone: &Zone, retention: Retention, now
     Ok(QueryPlan { range: covered, step: width, starts, scan, grain, reaches_expired: covered.from_ms < kept.day_from })
 }
 
+/// Plans a scan for windows that may overlap, each at least a minute: between any two of their borders that follow each other lies one bucket, so that
+/// every window is a run of whole buckets. [`QueryPlan::starts`] has the buckets' starts.
+///
+/// # Errors
+/// 422: too many borders, or one where kept windows do not meet.
+pub fn plan_windows(windows: &[TimeRange], retention: Retention, now_ms: i64) -> Result<QueryPlan, Problem> {
+    let kept = Kept::new(retention, now_ms);
+    // A window ends before another begins at the same border.
+    let mut borders: Vec<(i64, i32)> = windows.iter().flat_map(|w| [(w.from_ms, 1), (w.to_ms, -1)]).collect();
+    borders.sort_unstable();
+    let mut plan = ScanPlan::default();
+    let (mut starts, mut open) = (Vec::new(), 0);
+    for (at, border) in borders.iter().enumerate() {
+        open += border.1;
+        let (from_ms, to_ms) = (border.0, borders.get(at + 1).map_or(border.0, |next| next.0));
+        if !kept.is_border(from_ms) {
+            let detail = format!(
+                "{} lies inside a window of {}: finer ones are not kept that long; ask for a later time, or whole hours or days",
+                rfc3339(from_ms),
+                kept.finest_at(from_ms).as_str()
+            );
+            return Err(Problem::new(ErrorCode::GrainUnavailable, detail));
+        }
+        if open > 0 && from_ms < to_ms {
+            tile(from_ms, to_ms, Grain::Day, plan.buckets, &mut plan.slices);
+            starts.push(from_ms);
+            plan.buckets += 1;
+        }
+    }
+    if starts.len() > POINTS_PER_GROUP_MAX {
+        let detail = format!("the windows have more than {POINTS_PER_GROUP_MAX} pieces");
+        return Err(Problem::new(ErrorCode::TooManyPoints, detail).limit(POINTS_PER_GROUP_MAX as u64));
+    }
+    let range = TimeRange { from_ms: borders.first().map_or(0, |b| b.0), to_ms: borders.last().map_or(0, |b| b.0) };
+    let grain = plan.slices.iter().map(|s| s.grain).max().unwrap_or(Grain::Minute);
+    Ok(QueryPlan { range, step: None, starts, scan: plan, grain, reaches_expired: range.from_ms < kept.day_from })
+}
+
 fn auto(range: TimeRange, zone: &Zone, kept: &Kept) -> Result<(StepWidth, Vec<i64>), Problem> {
     let fine_enough = StepWidth::ALL.into_iter().filter(|w| range.length_ms() / w.ms() <= AUTO_POINTS_MAX as i64);
     let mut last = None;

@@ -23,11 +23,12 @@ use crate::limits::CONNECTION_BUFFER_BYTES_MAX;
 
 pub use bodies::{ArrowStream, EventBody, NumberRow, QueryAnswer, QueryBody, RetryRequest};
 pub use parameters::{
-    DailyParameters, IngestHeaders, ListParameters, LiveParameters, NamedParameters, NumberParameters, QueryParameters, TailParameters,
+    DailyParameters, IngestHeaders, ListParameters, LiveParameters, NamedParameters, NumberParameters, PrometheusInstant, PrometheusLabels,
+    PrometheusMetadata, PrometheusRange, PrometheusSeries, QueryParameters, TailParameters,
 };
 pub use problems::{
-    ChangeProblems, IngestProblems, LiveProblems, NamedProblems, PageProblems, QueryBodyProblems, QueryProblems, ReadyProblems,
-    RemoveProblems, RetryProblems, StoredProblems, TailProblems,
+    ChangeProblems, IngestProblems, LiveProblems, NamedProblems, PageProblems, PrometheusProblems, QueryBodyProblems, QueryProblems,
+    ReadyProblems, RemoveProblems, RetryProblems, StoredProblems, TailProblems,
 };
 
 #[derive(OpenApi)]
@@ -45,9 +46,10 @@ pub use problems::{
         (name = "dead letters", description = "Events that were refused are kept, and can be sent through the door again."),
         (name = "operations", description = "How the node and its cluster are."),
         (name = "first system", description = "Addresses and answers that dashboards of the first system know. Receipt and cursor travel in headers."),
+        (name = "prometheus", description = "PromQL over the same numbers, for Grafana and promtool: Prometheus' own shapes of answers and errors."),
         (name = "pages", description = "For people, and this document."),
     ),
-    components(schemas(Problem, ErrorCode, RejectCode, Answer, bodies::Event, bodies::Query))
+    components(schemas(Problem, ErrorCode, RejectCode, Answer, super::prometheus::ErrorBody, bodies::Event, bodies::Query))
 )]
 struct Frame;
 

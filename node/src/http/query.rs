@@ -26,7 +26,7 @@ use super::{AppState, HttpProblem, small_body};
 
 pub use cache::AnswerCache;
 pub use gate::Gate;
-pub(super) use run::{prepare, run, run_at, run_unasked, together};
+pub(super) use run::{ask_prepared, prepare, retention_of, run, run_at, run_unasked, together};
 
 /// Queries of one request that run at once, so that one dashboard does not take every place.
 const QUERIES_AT_ONCE: usize = 4;

@@ -195,3 +195,30 @@ proptest! {
         prop_assert_eq!(plan.scan.buckets as usize, plan.starts.len());
     }
 }
+
+#[test]
+fn windows_that_overlap_are_runs_of_whole_buckets() {
+    let windows: Vec<TimeRange> = (0..40).map(|i| TimeRange { from_ms: i * 7 * MINUTE_MS, to_ms: (i * 7 + 25) * MINUTE_MS }).collect();
+    let apart = TimeRange { from_ms: DAY_MS, to_ms: DAY_MS + HOUR_MS };
+    let plan = plan_windows(&[&windows[..], &[apart]].concat(), Retention::default(), DAY_MS).expect("plans");
+    assert!(plan.scan.slices.windows(2).all(|s| s[0].to_ms <= s[1].from_ms), "disjoint and in order");
+    assert_eq!(plan.scan.buckets as usize, plan.starts.len());
+    for window in windows.iter().chain([&apart]) {
+        let (first, end) = (plan.starts.partition_point(|s| *s < window.from_ms), plan.starts.partition_point(|s| *s < window.to_ms));
+        let inside = |bucket: u32| (first as u32..end as u32).contains(&bucket);
+        let read: i64 = plan.scan.slices.iter().filter(|s| inside(s.bucket)).map(|s| s.to_ms - s.from_ms).sum();
+        assert_eq!(read, window.length_ms(), "{window:?}");
+        assert!(plan.scan.slices.iter().filter(|s| inside(s.bucket)).all(|s| window.from_ms <= s.from_ms && s.to_ms <= window.to_ms));
+    }
+    let covered: i64 = plan.scan.slices.iter().map(|s| s.to_ms - s.from_ms).sum();
+    assert_eq!(covered, (39 * 7 + 25) * MINUTE_MS + HOUR_MS, "nothing between them is read");
+}
+
+#[test]
+fn a_window_that_cuts_a_kept_one_is_refused() {
+    let retention = Retention { minute_ms: Some(DAY_MS as u64), ..Retention::default() };
+    let now_ms = 10 * DAY_MS;
+    let old = |from_ms: i64| plan_windows(&[TimeRange { from_ms, to_ms: from_ms + HOUR_MS }], retention, now_ms);
+    assert!(old(5 * DAY_MS).is_ok());
+    assert_eq!(old(5 * DAY_MS + MINUTE_MS).expect_err("half an hour").code, ErrorCode::GrainUnavailable);
+}

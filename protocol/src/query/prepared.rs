@@ -38,6 +38,28 @@ pub struct Gathered {
     shards: ShardsAnswered,
 }
 
+impl Leg {
+    fn of(plan: QueryPlan, query: &MetricQuery, resolved: &Resolved, tenant: &str) -> Self {
+        let shard_query = Arc::new(ShardQuery {
+            tenant: tenant.to_owned(),
+            metric: resolved.selector.clone(),
+            group_by: resolved.group_by.clone(),
+            filters: resolved.filters.clone(),
+            plan: plan.scan.clone(),
+            wants: Aggregate::wants(&query.aggregates),
+            cells_max: ANSWER_CELLS_MAX,
+        });
+        Self { plan, shard_query }
+    }
+}
+
+impl Gathered {
+    /// By group and step of the plan; every shard has answered, unless the query allowed otherwise.
+    pub fn merged(&self) -> &Merged {
+        &self.merged
+    }
+}
+
 impl PreparedQuery {
     /// Resolves names and plans the scan.
     ///
@@ -45,26 +67,31 @@ impl PreparedQuery {
     /// 422: an unknown dimension, too many points, a step that kept windows cannot give.
     pub fn new(query: MetricQuery, tenant: &str, definitions: &DefinitionSet, retention: Retention, now_ms: i64) -> Result<Self, Problem> {
         let resolved = Resolved::of(&query, definitions)?;
-        let wants = Aggregate::wants(&query.aggregates);
-        let leg = |plan: QueryPlan| Leg {
-            shard_query: Arc::new(ShardQuery {
-                tenant: tenant.to_owned(),
-                metric: resolved.selector.clone(),
-                group_by: resolved.group_by.clone(),
-                filters: resolved.filters.clone(),
-                plan: plan.scan.clone(),
-                wants,
-                cells_max: ANSWER_CELLS_MAX,
-            }),
-            plan,
-        };
+        let leg = |plan: QueryPlan| Leg::of(plan, &query, &resolved, tenant);
         let current = plan(query.range, query.step, &query.zone, retention, now_ms)?;
         let earlier_range = query.compare.map(|compare| earlier_range(&query, compare)).transpose()?;
         let earlier = earlier_range
             .map(|range| plan(range, current.step.map_or(Step::None, Step::Every), &query.zone, retention, now_ms))
             .transpose()?
             .map(leg);
-        Ok(Self { current: leg(current), earlier, group_names: resolved.group_names.clone(), now_ms, query })
+        Ok(Self { current: leg(current), earlier, group_names: resolved.group_names, now_ms, query })
+    }
+
+    /// The same for windows that were planned before ([`crate::plan::plan_windows`]): `range`, `step` and what is compared play no part. The answer is
+    /// in [`Gathered::merged`].
+    ///
+    /// # Errors
+    /// 422: an unknown dimension.
+    pub fn of_windows(
+        query: MetricQuery,
+        tenant: &str,
+        definitions: &DefinitionSet,
+        plan: QueryPlan,
+        now_ms: i64,
+    ) -> Result<Self, Problem> {
+        let resolved = Resolved::of(&query, definitions)?;
+        let current = Leg::of(plan, &query, &resolved, tenant);
+        Ok(Self { current, earlier: None, group_names: resolved.group_names, now_ms, query })
     }
 
     /// Names of the group dimensions, in the order asked.

@@ -8,7 +8,7 @@ use tallymesh_protocol::token::TOKEN_CHARS_MAX;
 use utoipa::IntoParams;
 use utoipa::openapi::path::{Parameter, ParameterIn};
 
-use crate::limits::{DEAD_LETTERS_PAGE_DEFAULT, DEAD_LETTERS_PAGE_MAX, IDEMPOTENCY_KEY_BYTES_MAX, LIVE_QUERIES_MAX};
+use crate::limits::{DEAD_LETTERS_PAGE_DEFAULT, DEAD_LETTERS_PAGE_MAX, IDEMPOTENCY_KEY_BYTES_MAX, LIVE_QUERIES_MAX, PROMQL_LOOKUPS_MAX};
 
 /// Aggregates in a fixed shape; any other quantile is written `pNN.N`.
 pub const AGGREGATE_PATTERN: &str = r"^(count|sum|min|max|avg|last|users|sessions|p([0-9]|[1-9][0-9]|100)(\.[0-9]{1,6})?)$";
@@ -124,9 +124,9 @@ fn parameter(place: ParameterIn, name: &str, description: &str, required: bool, 
     parameter.description = Some(description.to_owned());
     parameter.required = if required { utoipa::openapi::Required::True } else { utoipa::openapi::Required::False };
     if schema["type"] == "array" {
-        // `agg` and `group_by` are comma lists; `filter` repeats.
+        // `agg` and `group_by` are comma lists; `filter` and `match[]` repeat.
         parameter.style = Some(utoipa::openapi::path::ParameterStyle::Form);
-        parameter.explode = Some(name == "filter");
+        parameter.explode = Some(matches!(name, "filter" | "match[]"));
     }
     parameter.schema = serde_json::from_value(schema).ok();
     parameter
@@ -168,6 +168,37 @@ parameters! {
     )];
     LiveParameters: live();
     IngestHeaders: ingest_headers();
+    PrometheusInstant: prometheus(&["query", "time", "timeout"], &["query"]);
+    PrometheusRange: prometheus(&["query", "start", "end", "step", "timeout"], &["query", "start", "end", "step"]);
+    PrometheusLabels: prometheus(&["match[]", "start", "end", "limit"], &[]);
+    PrometheusSeries: prometheus(&["match[]", "start", "end", "limit"], &["match[]"]);
+    PrometheusMetadata: prometheus(&["metric", "limit"], &[]);
+}
+
+fn prometheus(names: &[&str], required: &[&str]) -> Vec<Parameter> {
+    let described = |name: &str| match name {
+        "query" => {
+            ("A PromQL expression.", json!({"type": "string", "minLength": 1, "examples": ["sum by (country_code) (rate(page_view[5m]))"]}))
+        }
+        "time" => {
+            ("When; unix seconds or RFC 3339, now if it is left out.", json!({"type": "string", "examples": ["2026-01-01T12:00:00Z"]}))
+        }
+        "start" => ("The first moment; unix seconds or RFC 3339.", json!({"type": "string", "examples": ["1767225600"]})),
+        "end" => ("The last moment; unix seconds or RFC 3339.", json!({"type": "string", "examples": ["1767268800"]})),
+        "step" => ("Seconds or a duration.", json!({"type": "string", "examples": ["5m"]})),
+        "timeout" => ("Longest it may take; seconds or a duration.", json!({"type": "string", "examples": ["10s"]})),
+        "match[]" => (
+            "A selector; repeatable, series of any are meant.",
+            json!({"type": "array", "items": {"type": "string", "minLength": 1}, "maxItems": PROMQL_LOOKUPS_MAX, "examples": [["page_view"]]}),
+        ),
+        "metric" => ("Only this one.", json!({"type": "string"})),
+        _ => ("At most so many; 0 is all.", json!({"type": "integer", "minimum": 0})),
+    };
+    let one = |name: &&str| {
+        let (description, schema) = described(name);
+        parameter(ParameterIn::Query, name, description, required.contains(name), schema)
+    };
+    names.iter().map(one).collect()
 }
 
 fn live() -> Vec<Parameter> {

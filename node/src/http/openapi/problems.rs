@@ -63,6 +63,29 @@ problems! {
     LiveProblems: QUERY;
 }
 
+/// Of what speaks Prometheus' language: its errors, and problems from around it.
+pub enum PrometheusProblems {}
+
+impl IntoResponses for PrometheusProblems {
+    fn responses() -> Responses {
+        let mut all = responses([&ANY[..], &[NotFound]].concat());
+        for (status, description) in [
+            ("400", "`bad_data`: the request or its expression cannot be understood, or is over a limit."),
+            ("413", "`bad_data`: the body is too large."),
+            ("422", "`execution`: it is not supported, or cannot be computed; the error names what."),
+            ("500", "`internal`: a bug."),
+            ("503", "`timeout` or `unavailable`: a shard did not answer, or the node or this client has too much to do."),
+        ] {
+            let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("PrometheusError"))).build();
+            if let RefOr::T(response) = all.entry(status.to_owned()).or_insert_with(|| RefOr::T(Response::new(""))) {
+                response.description = format!("{description} {}", response.description).trim_end().to_owned();
+                response.content.insert("application/json".to_owned(), RefOr::T(content));
+            }
+        }
+        all
+    }
+}
+
 fn responses(mut codes: Vec<ErrorCode>) -> Responses {
     codes.sort_by_key(|code| (code.status(), code.as_str()));
     codes.dedup();

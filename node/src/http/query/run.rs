@@ -96,9 +96,21 @@ pub(in crate::http) fn prepare(app: &App, params: &QueryParams, now_ms: i64) -> 
     if let Some(token) = &query.token {
         check_origin(app, token)?;
     }
+    Ok(Arc::new(PreparedQuery::new(query, DEFAULT_TENANT, &app.mesh.definitions(), retention_of(app), now_ms)?))
+}
+
+pub(in crate::http) fn retention_of(app: &App) -> Retention {
     let retention = &app.config.retention;
-    let retention = Retention { minute_ms: retention.minute.as_ms(), hour_ms: retention.hour.as_ms(), day_ms: retention.day.as_ms() };
-    Ok(Arc::new(PreparedQuery::new(query, DEFAULT_TENANT, &app.mesh.definitions(), retention, now_ms)?))
+    Retention { minute_ms: retention.minute.as_ms(), hour_ms: retention.hour.as_ms(), day_ms: retention.day.as_ms() }
+}
+
+/// Asks the shards and merges what they say, for who has a place to run already.
+///
+/// # Errors
+/// As [`run`].
+pub(in crate::http) async fn ask_prepared(app: &App, prepared: &Arc<PreparedQuery>, left: Duration) -> Result<Gathered, Problem> {
+    app.metrics.evaluated.add(1);
+    ask(app, prepared, &prepared.current, left).await.map(|(gathered, _)| gathered)
 }
 
 fn timeout_of(app: &App, prepared: &PreparedQuery) -> Duration {

@@ -46,6 +46,7 @@ impl Contract {
         let route = match route {
             _ if route.starts_with("/v1/named/") => "/v1/named/{query}",
             _ if route.starts_with("/v1/definitions/") => "/v1/definitions/{name}",
+            _ if route.starts_with("/prometheus/api/v1/label/") => "/prometheus/api/v1/label/{name}/values",
             other => other,
         };
         let operation = &self.document["paths"][route][method.as_str().to_lowercase()];

@@ -107,6 +107,11 @@ impl Maker<'_> {
         }
         let known = match name {
             "metric" | "name" => &["page_view", "page_view", "*", "page_views"][..],
+            "query" => &["page_view", "sum by (source) (rate(page_view[5m]))", "topk(2, increase({__name__=\"*\"}[1h])) > 1", "1 / 0"],
+            "match[]" => &["page_view", "{__name__=~\"p.*\",source=\"web\"}"],
+            "time" => &["1767268800", "2026-11-28T12:00:00Z"],
+            "step" => &["60", "5m", "1h"],
+            "timeout" => &["10s"],
             "event" => &["page_view", "signup_started", "error_occurred"],
             "range" => &["1h", "24h", "7d", "90s"],
             "from" | "start" => &["2026-01-01", "2025-06-01T00:00:00Z", "1767268800000"],
