@@ -298,8 +298,7 @@ impl WalWriter {
     }
 
     fn report_segments(&self, removed: u64) {
-        let from =
-            |oldest: u64| self.closed.iter().filter(|s| s.number >= oldest).map(|s| s.bytes).sum::<u64>() + u64::from(self.end);
+        let from = |oldest: u64| self.closed.iter().filter(|s| s.number >= oldest).map(|s| s.bytes).sum::<u64>() + u64::from(self.end);
         self.shared.record_segments(self.closed.len() as u64 + 1, from(0), removed, |aside| {
             let going_on = self.groups.iter().filter(|(group, _)| !aside.contains(group));
             let oldest = going_on.filter_map(|(_, group)| group.oldest_segment()).min().unwrap_or(self.number);
