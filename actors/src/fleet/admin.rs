@@ -7,6 +7,7 @@ use futures::future::join_all;
 use tallymesh_protocol::hash::ShardId;
 
 use super::Fleet;
+use super::failovers::Failover;
 use super::files::Arriving;
 use super::messages::{Ask, NodeStatus};
 use super::meta::{MemberState, MetaCommand, MetaState};
@@ -60,6 +61,7 @@ pub struct ClusterShard {
     /// Replicas on their way to where they are placed, and how far their snapshots are, if this node is it.
     pub coming: Vec<(u64, Option<Arriving>)>,
     pub going: Vec<u64>,
+    pub last_failover: Option<Failover>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -151,6 +153,7 @@ impl Fleet {
             coming: coming.map(|member| (*member, arriving.filter(|_| *member == self.me()))).collect(),
             going: voters.iter().copied().filter(|member| !placed.contains(member)).collect(),
             placed,
+            last_failover: self.inner.failovers.read().last(ShardId(shard)),
         }
     }
 

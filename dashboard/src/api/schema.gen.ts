@@ -530,6 +530,17 @@ export interface components {
             replication: number;
             shards: components["schemas"]["ClusterShard"][];
         };
+        ClusterFailover: {
+            /** Format: date-time */
+            at: string;
+            from: string;
+            /**
+             * Format: int64
+             * @description For how long no leader was known in between, in milliseconds.
+             */
+            gap_ms: number;
+            to: string;
+        };
         ClusterNode: {
             /** @description This node reaches it. */
             alive: boolean;
@@ -591,6 +602,7 @@ export interface components {
              * @description Entries that the replica which is furthest behind lacks.
              */
             lag: number;
+            last_failover: components["schemas"]["ClusterFailover"] | null;
             /**
              * Format: int64
              * @description Last entry of the leader's log.

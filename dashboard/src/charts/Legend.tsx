@@ -10,7 +10,7 @@ export function Legend({
 }) {
   if (series.length < 2) return null;
   return (
-    <ul aria-label="Legend" className="flex min-w-0 flex-wrap gap-x-4 gap-y-1 text-xs">
+    <ul aria-label="Legend" className="flex min-w-0 flex-wrap items-center gap-x-4 gap-y-1 text-xs">
       {series.map((s) => {
         const pick = pickSeries?.(s);
         const mark = (
@@ -21,7 +21,7 @@ export function Legend({
           />
         );
         return (
-          <li key={s.key} className="max-w-60">
+          <li key={s.key} className="flex max-w-60">
             {pick ? (
               <button
                 type="button"

@@ -192,7 +192,7 @@ export default function SvgChart(props: ChartProps) {
             stroke={l.color}
             strokeDasharray="6 4"
             ifOverflow="extendDomain"
-            label={{ value: l.label, fill: l.color, fontSize: 11, position: "insideBottomLeft" }}
+            label={{ value: l.label, fill: l.color, fontSize: 11, position: "insideTopLeft" }}
           />
         ))}
       </ComposedChart>

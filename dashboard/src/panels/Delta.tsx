@@ -1,5 +1,5 @@
 import { ArrowDown, ArrowRight, ArrowUp } from "lucide-react";
-import { change } from "../lib/format";
+import { change, UNKNOWN } from "../lib/format";
 
 interface DeltaProps {
   now: number | null | undefined;
@@ -24,9 +24,11 @@ export function Delta({ now, before, comparedWith, isShare, good, isTerse }: Del
   return (
     <span className={`tabular inline-flex items-center gap-0.5 text-xs ${tone}`} data-testid="delta">
       {text === null ? null : <Arrow size={12} aria-hidden />}
-      {text ?? "nothing to compare"}{" "}
+      {text ?? (isTerse ? <span aria-hidden>{UNKNOWN}</span> : "nothing to compare")}{" "}
       <span className={isTerse ? "sr-only" : "ml-1 text-muted"}>
-        {text === null ? `in the ${comparedWith}` : `against the ${comparedWith}`}
+        {text !== null
+          ? `against the ${comparedWith}`
+          : `${isTerse ? "nothing to compare " : ""}in the ${comparedWith}`}
       </span>
     </span>
   );

@@ -2,10 +2,10 @@ import { staleSince, useAnswer } from "../../api/useAnswer";
 import { openFrom } from "../../charts/axis";
 import { Chart } from "../../charts/Chart";
 import { SERIES_COLORS, type Series } from "../../charts/model";
-import { percent } from "../../lib/format";
+import { percent, percentTick } from "../../lib/format";
 import { Delta } from "../../panels/Delta";
 import { Panel } from "../../panels/Panel";
-import { STEP_MS, stepFor, zoomOf } from "../../search/view";
+import { fineStepFor, rowsFor, STEP_MS, zoomOf } from "../../search/view";
 import { Body } from "./Body";
 import { columnAt, share, sum, timesOf } from "./columns";
 import { usePanel } from "./usePanel";
@@ -15,10 +15,11 @@ const THRESHOLD = 0.01;
 
 export function ErrorRate() {
   const panel = usePanel();
-  const step = stepFor(panel.view);
+  const step = fineStepFor(panel.view);
+  const limit = rowsFor(panel.view, step);
   const stepMs = STEP_MS[step] ?? 60_000;
-  const errors = useAnswer(panel.inView({ metric: "*", filters: ["event:error_occurred"], step, fill: "zero" }));
-  const all = useAnswer(panel.inView({ metric: "*", step, fill: "zero" }));
+  const errors = useAnswer(panel.inView({ metric: "*", filters: ["event:error_occurred"], step, fill: "zero", limit }));
+  const all = useAnswer(panel.inView({ metric: "*", step, fill: "zero", limit }));
   const times = timesOf(all.data);
   const rates = (isBefore: boolean) => {
     const counts = columnAt(times, all.data, "count", isBefore);
@@ -48,7 +49,7 @@ export function ErrorRate() {
   return (
     <Panel
       title="Error rate"
-      hint={`error_occurred as a share of all events, per ${step}`}
+      hint={`error_occurred as a share of all events, ${step === "1m" ? "per minute" : `per ${step}`}`}
       receipt={all.data?.receipt}
       staleSinceMs={staleSince(errors, all)}
       withoutFilters={panel.withoutFilters}
@@ -77,7 +78,7 @@ export function ErrorRate() {
           tz={panel.tz}
           stepMs={stepMs}
           lines={[{ value: THRESHOLD, label: "1 %", color: "var(--bad)" }]}
-          axes={{ left: (value) => percent(value, value < 0.1 && value > 0 ? 1 : 0) }}
+          axes={{ left: percentTick }}
           openFromMs={openFrom(times, stepMs, all.data?.receipt.to, panel.isRelative)}
           isPartial={all.data?.receipt.complete === false}
           format={(value) => percent(value, 2)}
