@@ -29,7 +29,12 @@ export default function CanvasChart(props: ChartProps) {
   const latest = useRef(props);
   latest.current = props;
   const [hover, setHover] = useState<Hover | null>(null);
-  const looks = JSON.stringify([series.map((s) => [s.key, s.color, s.kind, s.axis, s.isFaint]), tz, isPartial, theme]);
+  const looks = JSON.stringify([
+    series.map((s) => [s.key, s.color, s.kind, s.axis, s.isFaint, s.isNoise]),
+    tz,
+    isPartial,
+    theme,
+  ]);
 
   const data = useMemo((): uPlot.AlignedData => {
     const half = stepOf(times, props.stepMs) / 2;
@@ -137,9 +142,10 @@ function optionsOf(
           label: s.label,
           scale: s.axis === "right" ? "right" : "y",
           stroke: color,
-          width: bars ? 0 : s.isFaint ? 1 : 1.5,
+          width: bars ? 0 : s.isNoise ? 0.75 : s.isFaint ? 1 : 2,
+          ...(s.isNoise ? { alpha: 0.45 } : {}),
           ...(bars ? { paths: bars, fill: color, alpha: s.isFaint || isPartial ? 0.4 : 0.9 } : {}),
-          ...(!bars && (s.isFaint || isPartial) ? { dash: [5, 4] } : {}),
+          ...(!bars && !s.isNoise && (s.isFaint || isPartial) ? { dash: [5, 4] } : {}),
           points: { show: false },
         };
       }),
@@ -188,7 +194,9 @@ function drawLines(plot: uPlot, { lines = [] }: ChartProps): void {
     plot.ctx.lineTo(left + width, y);
     plot.ctx.stroke();
     plot.ctx.font = `${11 * scale}px sans-serif`;
-    plot.ctx.fillText(line.label, left + 5 * scale, y + 13 * scale);
+    plot.ctx.textAlign = "left";
+    plot.ctx.textBaseline = "top";
+    plot.ctx.fillText(line.label, left + 5 * scale, y + 3 * scale);
     plot.ctx.restore();
   }
 }

@@ -165,8 +165,8 @@ export default function SvgChart(props: ChartProps) {
               yAxisId: s.axis ?? "left",
               dataKey,
               stroke: s.color,
-              strokeWidth: s.isFaint ? 1.5 : 2,
-              strokeOpacity: s.isFaint ? 0.7 : 1,
+              strokeWidth: s.isNoise ? 1 : s.isFaint ? 1.5 : 2,
+              strokeOpacity: s.isNoise ? 0.45 : s.isFaint ? 0.7 : 1,
               dot: isOpen ? false : onlyPoint(s.values, s.color),
               activeDot: {
                 r: 4,

@@ -17,7 +17,9 @@ interface DeltaProps {
 export function Delta({ now, before, comparedWith, isShare, good, isTerse }: DeltaProps) {
   if (comparedWith === null) return null;
   const text = change(now, before, isShare);
-  const direction = text === null ? 0 : Math.sign((now ?? 0) - (before ?? 0));
+  // What rounds to no change has no direction.
+  const isSame = text === null || !/[1-9]/.test(text);
+  const direction = isSame ? 0 : Math.sign((now ?? 0) - (before ?? 0));
   const Arrow = direction > 0 ? ArrowUp : direction < 0 ? ArrowDown : ArrowRight;
   const isGood = direction > 0 === (good === "up");
   const tone = !good || direction === 0 ? "text-muted" : isGood ? "text-good" : "text-bad";

@@ -21,7 +21,7 @@ export function Toolbar() {
         <option value="">No comparison</option>
         {Object.entries(COMPARISONS).map(([value, name]) => (
           <option key={value} value={value}>
-            Against the {value === "week" ? "same weekday before" : name}
+            {value === "week" ? "Same weekday, week before" : `Against the ${name}`}
           </option>
         ))}
       </select>

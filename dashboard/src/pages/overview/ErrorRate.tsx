@@ -7,11 +7,15 @@ import { Delta } from "../../panels/Delta";
 import { Panel } from "../../panels/Panel";
 import { fineStepFor, rowsFor, STEP_MS, zoomOf } from "../../search/view";
 import { Body } from "./Body";
-import { columnAt, share, sum, timesOf } from "./columns";
+import { columnAt, share, smoothed, sum, timesOf } from "./columns";
 import { usePanel } from "./usePanel";
 
 /** Errors above this share of events are worth a look. */
 const THRESHOLD = 0.01;
+
+/** More minutes than this are too many to see a course in: a line over these many steps leads through them. */
+const NOISY_STEPS = 240;
+const SMOOTHED_STEPS = 15;
 
 export function ErrorRate() {
   const panel = usePanel();
@@ -28,18 +32,24 @@ export function ErrorRate() {
       total: sum(counts),
       over: share(sum(wrong), sum(counts)),
       steps: counts.map((n, i) => share(wrong[i], n)),
+      course: smoothed(wrong, counts, SMOOTHED_STEPS),
     };
   };
   const now = rates(false);
   const before = panel.comparedWith ? rates(true) : null;
-  const series: Series[] = [
-    { key: "rate", label: "Error rate", values: now.steps, color: SERIES_COLORS[3] ?? "", kind: "line" },
-  ];
+  const isNoisy = times.length > NOISY_STEPS;
+  const color = SERIES_COLORS[3] ?? "";
+  const series: Series[] = isNoisy
+    ? [
+        { key: "rate", label: "Per minute", values: now.steps, color, kind: "line", isNoise: true },
+        { key: "course", label: "Over 15 minutes", values: now.course, color, kind: "line" },
+      ]
+    : [{ key: "rate", label: "Error rate", values: now.steps, color, kind: "line" }];
   if (before && panel.comparedWith) {
     series.push({
       key: "before",
       label: `The ${panel.comparedWith}`,
-      values: before.steps,
+      values: isNoisy ? before.course : before.steps,
       color: "var(--muted)",
       kind: "line",
       isFaint: true,

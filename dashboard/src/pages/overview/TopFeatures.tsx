@@ -39,12 +39,12 @@ export function TopFeatures() {
   const rows = by ? (result.data?.data ?? []) : [];
   const max = Math.max(1, ...rows.map((r) => r.values.users ?? 0));
   const list = (
-    <ol className="flex h-full flex-col gap-0.5 overflow-y-auto">
+    <ol className="flex h-full flex-col gap-px overflow-y-auto">
       {rows.map((row) => {
         const name = row.group?.[dimension] ?? "";
         const users = row.values.users ?? null;
         return (
-          <li key={name} className="min-h-6 flex-1">
+          <li key={name} className="min-h-5.5 flex-1">
             <button
               type="button"
               onClick={() => panel.addFilter(filterFor(dimension, name))}
