@@ -34,7 +34,7 @@ export function ShardTable({ state, tz }: { state: ClusterState; tz: string }) {
               <td className="pr-4">
                 {s.stopped ? <span className="text-bad">{s.stopped}</span> : (s.leader ?? UNKNOWN)}
               </td>
-              <td className="pr-4">
+              <td className="pr-4 whitespace-nowrap">
                 {s.replicas.map((r) => (r.role === "learner" ? `${r.node} (learns)` : r.node)).join(", ") || UNKNOWN}
               </td>
               <td className="pr-4">{number(s.term)}</td>

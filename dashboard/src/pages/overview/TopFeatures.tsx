@@ -11,17 +11,16 @@ import { featureMetric } from "./features";
 import { usePanel } from "./usePanel";
 
 const FEATURES_MAX = 10;
-const DEFINITION = `[[metrics]]
-name = "feature_usage"
-event = ["feature_used"]
-dimensions = ["feature"]`;
+const DEFINITION = { name: "feature_usage", event: ["feature_used"], dimensions: ["feature"] };
+/** A definition that was just made is seen within this, in milliseconds. */
+const CATALOGUE_POLL_MS = 5_000;
 
 export function TopFeatures() {
   const panel = usePanel();
   const known = useQuery({
     queryKey: ["catalogue"],
     queryFn: ({ signal }) => catalogue(signal),
-    refetchInterval: 30_000,
+    refetchInterval: ({ state }) => (featureMetric(state.data?.metrics ?? []) ? 30_000 : CATALOGUE_POLL_MS),
   });
   const by = featureMetric(known.data?.metrics ?? []);
   const dimension = by?.dimension ?? "feature";
