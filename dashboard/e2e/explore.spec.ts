@@ -81,7 +81,7 @@ test("more than two thousand points are drawn on a canvas that can be read, clic
   await page.goto(`${node.url}/explore?metric=page_view&step=1m`);
   await expect(page.locator("main path.recharts-curve").first()).toBeVisible();
   const csv = await page.getByRole("link", { name: "CSV" }).getAttribute("href");
-  const rows = (await (await fetch(node.url + csv)).text()).trim().split("\n");
+  const rows = (await (await fetch(node.url + csv)).text()).trim().split(/\r?\n/);
   const at = rows[0]?.split(",").indexOf("count") ?? -1;
   const sum = rows.slice(1).reduce((total, row) => total + Number(row.split(",")[at]), 0);
   expect(sum).toBe(seed.byCountry("page_view").reduce((total, { count }) => total + count, 0));

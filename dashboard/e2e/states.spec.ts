@@ -74,6 +74,7 @@ test("without a stream the page asks every five seconds, and says so", async ({ 
   await expect(page.getByRole("status").filter({ hasText: "Connected" })).toBeVisible();
   await page.locator(light).hover();
   await expect(page.getByText(/asked every 5 s/).first()).toBeVisible();
+  await expect(page.getByTestId("active-users")).toHaveText(/^[\d,]+$/);
   const before = Number(await page.getByTestId("active-users").textContent());
   await node.send([seed.oneMore(`polled-${Date.now()}`)]);
   await expect(page.getByTestId("active-users")).toHaveText(String(before + 1), { timeout: 7_000 });

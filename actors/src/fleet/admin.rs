@@ -157,6 +157,13 @@ impl Fleet {
         }
     }
 
+    /// Names of the members that this node has no connection to.
+    pub fn unreached(&self) -> Vec<String> {
+        let connected = self.connected();
+        let state = self.state();
+        state.present().filter(|(number, _)| !connected.contains(number)).map(|(_, member)| member.name.clone()).collect()
+    }
+
     /// The member that bears this name.
     ///
     /// # Errors

@@ -776,6 +776,8 @@ export interface components {
             reasons?: string[];
             shards: components["schemas"]["ShardCounts"];
             status: components["schemas"]["HealthStatus"];
+            /** @description Nodes of the fleet that this one does not reach. Shards that are led elsewhere go on without them. */
+            unreached?: string[];
             version: string;
             /** @description What needs a look, though everything works: metrics over their cardinality budget. Any client can cause it, so it does not change the status. */
             warnings?: string[];

@@ -41,9 +41,15 @@ export function useConnection(): Connection {
   const said = (light: Light, reason: string): Connection => ({ light, reason, isPushed, node, lastAnswerMs });
   if (query.isError) return said("red", `${node ?? "The node"} does not answer`);
   if (!query.data) return said("yellow", "Asking the node");
-  const { shards, status, reasons, warnings = [] } = query.data;
+  const { shards, status, reasons, warnings = [], unreached = [] } = query.data;
   if (status !== "ok") {
     return said(status === "failing" ? "red" : "yellow", reasons?.join("; ") || `The node says ${status}`);
+  }
+  if (unreached.length) {
+    return said(
+      "yellow",
+      `${unreached.join(", ")} ${unreached.length > 1 ? "are" : "is"} not reached; all ${shards.total} shards answer`,
+    );
   }
   const slow = p95(latencies.recent(performance.now()));
   if (slow !== null && slow > SLOW_P95_MS) {
