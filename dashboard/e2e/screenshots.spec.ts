@@ -18,13 +18,15 @@ const PICTURES = [
 
 for (const { file, url, width, theme = "dark" } of PICTURES) {
   test(file, async ({ page }) => {
+    test.setTimeout(120_000);
     await page.setViewportSize({ width, height: width > 1_000 ? 900 : 1_180 });
     await page.addInitScript((value) => localStorage.setItem("theme", value), theme);
     await page.goto(url);
     await expect(page.locator("main .animate-pulse")).toHaveCount(0);
     await expect(page.locator("[data-light]")).toHaveAttribute("data-light", "green", { timeout: 90_000 });
     if (!url.includes("/cluster")) await expect(page.getByRole("status").filter({ hasText: "Live" })).toBeVisible();
-    // Rates need two readings.
+    // Every shard has answered; rates need two readings.
+    await expect(page.getByText("no leader")).toHaveCount(0);
     await page.waitForTimeout(3_000);
     await page.screenshot({ path: resolve(DIRECTORY, `${file}.png`), fullPage: true });
   });

@@ -131,6 +131,9 @@ impl Fleet {
             .max_by_key(|(_, report)| report.status.term)
             .map(|(member, _)| *member);
         let group = self.replica(ShardId(shard)).map(|replica| replica.group());
+        // Who is connected and only slow to say how it is still leads, as far as the replica here knows.
+        let is_slow = |member: &u64| !known.contains_key(member) && self.connected().contains(member);
+        let leader = leader.or_else(|| group.as_ref().and_then(|group| group.leader).filter(is_slow));
         let heard = self.inner.leaders.of(shard, self.now());
         let (voters, learners): (BTreeSet<u64>, BTreeSet<u64>) = match (group, heard) {
             (Some(group), _) => (group.voters, group.learners),
