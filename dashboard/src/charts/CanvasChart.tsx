@@ -76,7 +76,10 @@ export default function CanvasChart(props: ChartProps) {
           </p>
           {series.map((s) => (
             <p key={s.key} className="tabular flex items-center gap-2">
-              <span className="size-2 rounded-full" style={{ background: s.color, opacity: s.isFaint ? 0.5 : 1 }} />
+              <span
+                className="size-2 rounded-full"
+                style={{ background: s.color, opacity: s.isFaint || s.isNoise ? 0.5 : 1 }}
+              />
               <span className="max-w-40 flex-1 truncate">{s.label}</span>
               <span className="font-medium">{(props.format ?? number)(s.values[hover.at] ?? null, s)}</span>
             </p>

@@ -17,7 +17,7 @@ export function Legend({
           <span
             aria-hidden
             className={s.kind === "bar" ? "size-2.5 shrink-0 rounded-sm" : "h-0.5 w-3 shrink-0 rounded-full"}
-            style={{ background: s.color, opacity: s.isFaint ? 0.5 : 1 }}
+            style={{ background: s.color, opacity: s.isFaint || s.isNoise ? 0.5 : 1 }}
           />
         );
         return (

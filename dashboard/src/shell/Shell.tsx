@@ -31,7 +31,7 @@ export function Shell() {
               to={to}
               search={(old: object) => old}
               activeOptions={{ exact: to === "/", includeSearch: false }}
-              className="inline-flex items-center gap-1.5 rounded-md px-2.5 py-1.5 text-muted hover:bg-raised lg:px-3 hover:text-ink"
+              className="inline-flex items-center gap-1.5 rounded-md px-2.5 py-1.5 text-muted hover:bg-raised lg:px-3 hover:text-ink max-lg:[&>svg]:hidden"
               activeProps={{ className: "bg-raised !text-ink", "aria-current": "page" }}
             >
               {icon}
