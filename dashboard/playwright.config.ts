@@ -12,6 +12,8 @@ const CHROMIUM_FLAGS = [
 
 export default defineConfig({
   testDir: "e2e",
+  // Pictures are taken of a demo, when asked for.
+  testIgnore: process.env.SCREENSHOTS ? [] : ["**/screenshots.spec.ts"],
   // One node serves the tests of a worker.
   workers: 1,
   // A loaded machine may be late once; a test that passed at a later try is reported as flaky.

@@ -3,6 +3,7 @@
 
 mod admin;
 pub mod clocks;
+pub mod failovers;
 pub(crate) mod files;
 mod handler;
 pub mod leaders;
@@ -41,6 +42,7 @@ use crate::raft::RaftReplica;
 use crate::raft::peers::{Behind, PeerNetworks, ReplicaServer};
 use crate::replicator::ReplicatorError;
 use clocks::{Clocks, MedianOffset};
+use failovers::Failovers;
 use files::PeerFiles;
 use leaders::Leaders;
 use messages::{Ask, Proposed};
@@ -108,6 +110,7 @@ struct Inner {
     clocks: Clocks,
     /// Since when this node leads what, and in which term.
     leading: RwLock<BTreeMap<ShardId, (u64, Duration)>>,
+    failovers: RwLock<Failovers>,
     mesh: OnceLock<Weak<MeshInner>>,
     leaving: AtomicBool,
     /// Set when everything below has to end.

@@ -67,3 +67,42 @@ test("an event is on the screen within a second of its ack", async ({ page, node
   await node.send([seed.oneMore(`live-${Date.now()}`)]);
   await expect(page.getByTestId("active-users")).toHaveText(String(before + 1), { timeout: 1_000 });
 });
+
+test("without a stream the page asks every five seconds, and says so", async ({ page, node }) => {
+  await page.route("**/v1/live*", (route) => route.abort());
+  await page.goto(node.url);
+  await expect(page.getByRole("status").filter({ hasText: "Connected" })).toBeVisible();
+  await page.locator(light).hover();
+  await expect(page.getByText(/asked every 5 s/).first()).toBeVisible();
+  await expect(page.getByTestId("active-users")).toHaveText(/^[\d,]+$/);
+  const before = Number(await page.getByTestId("active-users").textContent());
+  await node.send([seed.oneMore(`polled-${Date.now()}`)]);
+  await expect(page.getByTestId("active-users")).toHaveText(String(before + 1), { timeout: 7_000 });
+});
+
+test("a node that answers slowly is yellow, with the reason", async ({ page, node }) => {
+  await page.route("**/v1/query*", async (route) => {
+    await new Promise((done) => setTimeout(done, 1_300));
+    await route.continue();
+  });
+  await page.goto(node.url);
+  await expect(page.locator(light)).toHaveAttribute("data-light", "yellow");
+  await expect(page.locator(light)).toContainText("Slow: 95 % of answers within");
+});
+
+test("a cluster that counts no features says how to define it, and then counts them", async ({ page }) => {
+  const node = await TestNode.started();
+  try {
+    await fetch(`${node.url}/v1/definitions/feature_usage`, { method: "DELETE" });
+    await page.goto(node.url);
+    const features = page.getByRole("region", { name: "Top features" });
+    const curl = await features.getByText(/^curl -X POST/).textContent();
+    const body = /-d '(.*)'$/.exec(curl ?? "")?.[1] ?? "";
+    const headers = { "content-type": "application/json" };
+    expect((await fetch(`${node.url}/v1/definitions`, { method: "POST", headers, body })).status).toBe(200);
+    await node.send(seed.events);
+    await expect(features.getByRole("listitem")).toHaveText(seed.features.map(({ name, users }) => `${name}${users}`));
+  } finally {
+    await node.remove();
+  }
+});

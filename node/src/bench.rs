@@ -3,6 +3,7 @@
 pub mod dashboard;
 pub mod freshness;
 pub mod gauges;
+pub mod live;
 pub mod load;
 pub mod queries;
 pub mod server;

@@ -7,6 +7,7 @@ use futures::future::join_all;
 use tallymesh_protocol::hash::ShardId;
 
 use super::Fleet;
+use super::failovers::Failover;
 use super::files::Arriving;
 use super::messages::{Ask, NodeStatus};
 use super::meta::{MemberState, MetaCommand, MetaState};
@@ -60,6 +61,7 @@ pub struct ClusterShard {
     /// Replicas on their way to where they are placed, and how far their snapshots are, if this node is it.
     pub coming: Vec<(u64, Option<Arriving>)>,
     pub going: Vec<u64>,
+    pub last_failover: Option<Failover>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -129,6 +131,9 @@ impl Fleet {
             .max_by_key(|(_, report)| report.status.term)
             .map(|(member, _)| *member);
         let group = self.replica(ShardId(shard)).map(|replica| replica.group());
+        // Who is connected and only slow to say how it is still leads, as far as the replica here knows.
+        let is_slow = |member: &u64| !known.contains_key(member) && self.connected().contains(member);
+        let leader = leader.or_else(|| group.as_ref().and_then(|group| group.leader).filter(is_slow));
         let heard = self.inner.leaders.of(shard, self.now());
         let (voters, learners): (BTreeSet<u64>, BTreeSet<u64>) = match (group, heard) {
             (Some(group), _) => (group.voters, group.learners),
@@ -151,7 +156,15 @@ impl Fleet {
             coming: coming.map(|member| (*member, arriving.filter(|_| *member == self.me()))).collect(),
             going: voters.iter().copied().filter(|member| !placed.contains(member)).collect(),
             placed,
+            last_failover: self.inner.failovers.read().last(ShardId(shard)),
         }
+    }
+
+    /// Names of the members that this node has no connection to.
+    pub fn unreached(&self) -> Vec<String> {
+        let connected = self.connected();
+        let state = self.state();
+        state.present().filter(|(number, _)| !connected.contains(number)).map(|(_, member)| member.name.clone()).collect()
     }
 
     /// The member that bears this name.

@@ -146,6 +146,7 @@ pub async fn start(
         leaders: Leaders::default(),
         clocks: Clocks::default(),
         leading: Default::default(),
+        failovers: Default::default(),
         mesh: OnceLock::new(),
         leaving: AtomicBool::new(false),
         end: channel::Sender::new(false),

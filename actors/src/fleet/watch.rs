@@ -201,6 +201,9 @@ fn look(fleet: &Fleet, losses: &mut Losses) {
     for (shard, replica) in fleet.replicas() {
         let group = replica.group();
         fleet.note_lead(shard, group.leads.then_some(group.term));
+        // A leader that is not reached leads nobody, whatever is still believed of it here.
+        let reached = group.leader.filter(|leader| *leader == me || connected.contains(leader));
+        fleet.inner.failovers.write().look(shard, reached, fleet.inner.clock.wall_ms());
         let order = state.placement.get(usize::from(shard.0)).map(|placement| placement.replicas.clone()).unwrap_or_default();
         let seen = fleet.seen(shard, group.leader, &connected, now);
         if losses.look(shard, &group, seen, me, &connected, &order, now) {

@@ -57,6 +57,8 @@ export const healthSchema = z.object({
   reasons: z.array(z.string()).optional(),
   /** What needs a look though everything works, such as a metric over its cardinality budget. */
   warnings: z.array(z.string()).optional(),
+  /** Nodes of the fleet that this one does not reach. */
+  unreached: z.array(z.string()).optional(),
   buffered_events: z.number(),
   last_flush: z.string().nullable(),
   node: z.string(),

@@ -38,10 +38,12 @@ export const clusterSchema = z.object({
       stopped: z.string().nullable(),
       events: z.number(),
       watermark: z.string().nullable(),
+      last_failover: z.object({ at: z.string(), from: z.string(), to: z.string(), gap_ms: z.number() }).nullable(),
     }),
   ),
 });
 export type Cluster = z.infer<typeof clusterSchema>;
+export type Shard = Cluster["shards"][number];
 
 export const deadLettersSchema = z.object({
   data: z.array(

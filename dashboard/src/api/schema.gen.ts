@@ -666,6 +666,17 @@ export interface components {
             replication: number;
             shards: components["schemas"]["ClusterShard"][];
         };
+        ClusterFailover: {
+            /** Format: date-time */
+            at: string;
+            from: string;
+            /**
+             * Format: int64
+             * @description For how long no leader was known in between, in milliseconds.
+             */
+            gap_ms: number;
+            to: string;
+        };
         ClusterNode: {
             /** @description This node reaches it. */
             alive: boolean;
@@ -727,6 +738,7 @@ export interface components {
              * @description Entries that the replica which is furthest behind lacks.
              */
             lag: number;
+            last_failover: components["schemas"]["ClusterFailover"] | null;
             /**
              * Format: int64
              * @description Last entry of the leader's log.
@@ -902,6 +914,8 @@ export interface components {
             reasons?: string[];
             shards: components["schemas"]["ShardCounts"];
             status: components["schemas"]["HealthStatus"];
+            /** @description Nodes of the fleet that this one does not reach. Shards that are led elsewhere go on without them. */
+            unreached?: string[];
             version: string;
             /** @description What needs a look, though everything works: metrics over their cardinality budget. Any client can cause it, so it does not change the status. */
             warnings?: string[];

@@ -1,9 +1,9 @@
 import { keepPreviousData, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useEffect } from "react";
-import { noteLatency } from "../shell/useConnection";
 import type { Answer } from "./answer";
 import { ask, Problem } from "./client";
 import { feed, useIsLive } from "./feed";
+import { noteLatency } from "./latency";
 import { LIVE_ROWS_MAX } from "./live";
 import { type MetricQuery, queryString } from "./query";
 

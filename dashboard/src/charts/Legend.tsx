@@ -10,18 +10,18 @@ export function Legend({
 }) {
   if (series.length < 2) return null;
   return (
-    <ul aria-label="Legend" className="flex min-w-0 flex-wrap gap-x-4 gap-y-1 text-xs">
+    <ul aria-label="Legend" className="flex min-w-0 flex-wrap items-center gap-x-4 gap-y-1 text-xs">
       {series.map((s) => {
         const pick = pickSeries?.(s);
         const mark = (
           <span
             aria-hidden
             className={s.kind === "bar" ? "size-2.5 shrink-0 rounded-sm" : "h-0.5 w-3 shrink-0 rounded-full"}
-            style={{ background: s.color, opacity: s.isFaint ? 0.5 : 1 }}
+            style={{ background: s.color, opacity: s.isFaint || s.isNoise ? 0.5 : 1 }}
           />
         );
         return (
-          <li key={s.key} className="max-w-60">
+          <li key={s.key} className="flex max-w-60">
             {pick ? (
               <button
                 type="button"

@@ -165,8 +165,8 @@ export default function SvgChart(props: ChartProps) {
               yAxisId: s.axis ?? "left",
               dataKey,
               stroke: s.color,
-              strokeWidth: s.isFaint ? 1.5 : 2,
-              strokeOpacity: s.isFaint ? 0.7 : 1,
+              strokeWidth: s.isNoise ? 1 : s.isFaint ? 1.5 : 2,
+              strokeOpacity: s.isNoise ? 0.45 : s.isFaint ? 0.7 : 1,
               dot: isOpen ? false : onlyPoint(s.values, s.color),
               activeDot: {
                 r: 4,
@@ -192,7 +192,7 @@ export default function SvgChart(props: ChartProps) {
             stroke={l.color}
             strokeDasharray="6 4"
             ifOverflow="extendDomain"
-            label={{ value: l.label, fill: l.color, fontSize: 11, position: "insideBottomLeft" }}
+            label={{ value: l.label, fill: l.color, fontSize: 11, position: "insideTopLeft" }}
           />
         ))}
       </ComposedChart>

@@ -12,6 +12,8 @@ export interface Series {
   axis?: "left" | "right";
   /** Drawn dashed and pale: the compared period, or an answer that is not complete. */
   isFaint?: boolean;
+  /** Drawn thin, behind the line that smooths it. */
+  isNoise?: boolean;
 }
 
 export interface ChartProps {

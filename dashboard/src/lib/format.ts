@@ -20,6 +20,12 @@ export function percent(value: number | null | undefined, digits = 1): string {
   return value === null || value === undefined ? UNKNOWN : `${(value * 100).toFixed(digits)} %`;
 }
 
+/** On an axis: as many digits as the value has, two at most. */
+export function percentTick(value: number): string {
+  const digits = [0, 1].find((n) => Math.abs(Number((value * 100).toFixed(n)) - value * 100) < 1e-9) ?? 2;
+  return percent(value, digits);
+}
+
 /** `+- 1.2 %`, or nothing when the figure is exact. */
 export function plusMinus(relative: number | undefined): string | null {
   return relative ? `± ${(relative * 100).toFixed(relative < 0.01 ? 2 : 1)} %` : null;

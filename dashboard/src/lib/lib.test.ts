@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { openFrom, ticksOf } from "../charts/axis";
-import { change, number, percent, plusMinus, short, UNKNOWN } from "./format";
+import { change, number, percent, percentTick, plusMinus, short, UNKNOWN } from "./format";
 import { isZone, midnight, momentOf, offsetMs, wallClock } from "./zone";
 
 const HOUR_MS = 3_600_000;
@@ -14,6 +14,17 @@ describe("numbers as people read them", () => {
       expect(change(1, unknown)).toBeNull();
     }
     expect(number(0)).toBe("0");
+  });
+
+  it("writes shares on an axis with the digits that they have", () => {
+    expect([0, 0.0025, 0.005, 0.0075, 0.01, 0.123].map(percentTick)).toEqual([
+      "0 %",
+      "0.25 %",
+      "0.5 %",
+      "0.75 %",
+      "1 %",
+      "12.3 %",
+    ]);
   });
 
   it("prints counts whole and means to four digits", () => {

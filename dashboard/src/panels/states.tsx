@@ -59,11 +59,12 @@ export function ForeignFilter(props: { filter: string; onDrop: () => void; onRem
   );
 }
 
-export function NoSuchMetric({ what, definition }: { what: string; definition: string }) {
+export function NoSuchMetric({ what, definition }: { what: string; definition: object }) {
+  const curl = `curl -X POST ${window.location.origin}/v1/definitions -H 'content-type: application/json' -d '${JSON.stringify(definition)}'`;
   return (
     <Message icon={<Ruler size={22} />} title={what}>
-      <p className="max-w-md text-xs text-muted">Define one in the configuration before the cluster is founded:</p>
-      <pre className="rounded-md bg-raised px-3 py-2 text-left font-mono text-xs">{definition}</pre>
+      <p className="max-w-md text-xs text-muted">Define one; it counts what arrives from then on:</p>
+      <CopyLine text={curl} />
     </Message>
   );
 }

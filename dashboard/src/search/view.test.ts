@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { queryString } from "../api/query";
-import { rangeMs, stepFor, timeOf, viewSchema } from "./view";
+import { fineStepFor, rangeMs, rowsFor, stepFor, timeOf, viewSchema } from "./view";
 
 describe("the view in the address", () => {
   it("drops what cannot be read and keeps the rest", () => {
@@ -15,6 +15,12 @@ describe("the view in the address", () => {
     expect(timeOf(view)).toEqual({ from: "2026-01-01T00:00:00Z", to: "2026-01-03T00:00:00Z" });
     expect(rangeMs(view)).toBe(2 * 86_400_000);
     expect(stepFor(view)).toBe("15m");
+  });
+
+  it("asks for as many rows as the range has steps, minute by minute up to two days", () => {
+    const steps = ["1h", "24h", "2d", "7d"].map((range) => fineStepFor({ range }));
+    expect(steps).toEqual(["1m", "1m", "1m", "1h"]);
+    expect(rowsFor({ range: "24h" }, "1m")).toBe(1_442);
   });
 
   it("spells equal questions equally", () => {

@@ -42,6 +42,16 @@ export function stepFor(view: View): "1m" | "5m" | "15m" | "1h" | "1d" {
   return "1d";
 }
 
+/** Minute by minute, up to two days; beyond that the step of every other chart. */
+export function fineStepFor(view: View): ReturnType<typeof stepFor> {
+  return rangeMs(view) <= 48 * 3_600_000 ? "1m" : stepFor(view);
+}
+
+/** Rows of an answer step by step: asked for in so many words, as the node's default is fewer. */
+export function rowsFor(view: View, step: string): number {
+  return Math.ceil(rangeMs(view) / (STEP_MS[step] ?? 60_000)) + 2;
+}
+
 export const STEP_MS: Record<string, number> = {
   "1m": 60_000,
   "5m": 300_000,

@@ -39,6 +39,7 @@ export function ConnectionLight() {
         <Tooltip.Content
           side="bottom"
           sideOffset={6}
+          collisionPadding={12}
           className="z-20 max-w-72 rounded-md border border-line bg-surface px-3 py-2 text-xs shadow-lg"
         >
           {reason}

@@ -1,10 +1,11 @@
 import { Link, Outlet } from "@tanstack/react-router";
-import { BarChart3, LayoutDashboard, MailWarning, Network, Search } from "lucide-react";
+import { BarChart3, LayoutDashboard, MailWarning, Moon, Network, Search, Sun } from "lucide-react";
 import type { ReactNode } from "react";
 import { Commands, Key, openPalette } from "./Commands";
 import { ConnectionLight } from "./ConnectionLight";
 import { FilterChips } from "./FilterChips";
 import { Toolbar } from "./Toolbar";
+import { toggleTheme, useTheme } from "./theme";
 
 const PAGES: { to: string; label: string; icon: ReactNode }[] = [
   { to: "/", label: "Overview", icon: <LayoutDashboard size={16} aria-hidden /> },
@@ -30,7 +31,7 @@ export function Shell() {
               to={to}
               search={(old: object) => old}
               activeOptions={{ exact: to === "/", includeSearch: false }}
-              className="inline-flex items-center gap-1.5 rounded-md px-2.5 py-1.5 text-muted hover:bg-raised lg:px-3 hover:text-ink"
+              className="inline-flex items-center gap-1.5 rounded-md px-2.5 py-1.5 text-muted hover:bg-raised lg:px-3 hover:text-ink max-lg:[&>svg]:hidden"
               activeProps={{ className: "bg-raised !text-ink", "aria-current": "page" }}
             >
               {icon}
@@ -49,6 +50,7 @@ export function Shell() {
               <Key name="Ctrl K" />
             </span>
           </button>
+          <ThemeButton />
           <ConnectionLight />
         </div>
       </header>
@@ -59,6 +61,20 @@ export function Shell() {
         <Outlet />
       </main>
     </div>
+  );
+}
+
+function ThemeButton() {
+  const theme = useTheme();
+  return (
+    <button
+      type="button"
+      className="rounded-md border border-line p-1.5 text-muted hover:bg-raised hover:text-ink"
+      aria-label={`Use the ${theme === "dark" ? "light" : "dark"} theme`}
+      onClick={toggleTheme}
+    >
+      {theme === "dark" ? <Sun size={14} aria-hidden /> : <Moon size={14} aria-hidden />}
+    </button>
   );
 }
 

@@ -1,9 +1,7 @@
-import { Moon, Sun } from "lucide-react";
 import { lazy, Suspense } from "react";
 import { browserZone } from "../lib/zone";
 import { COMPARISONS } from "../search/view";
 import { RangePicker } from "./RangePicker";
-import { toggleTheme, useTheme } from "./theme";
 import { useView } from "./useView";
 
 const ZonePicker = lazy(() => import("./ZonePicker"));
@@ -11,8 +9,6 @@ const field = "rounded-md border border-line bg-surface px-2.5 py-1.5";
 
 export function Toolbar() {
   const { view, tz, set } = useView();
-  const theme = useTheme();
-  const next = theme === "dark" ? "light" : "dark";
   return (
     <section aria-label="What is shown" className="flex flex-wrap items-center gap-2 border-b border-line pb-3">
       <RangePicker />
@@ -25,21 +21,13 @@ export function Toolbar() {
         <option value="">No comparison</option>
         {Object.entries(COMPARISONS).map(([value, name]) => (
           <option key={value} value={value}>
-            Against the {name}
+            {value === "week" ? "Same weekday, week before" : `Against the ${name}`}
           </option>
         ))}
       </select>
       <Suspense fallback={<span className={`${field} text-muted`}>{tz}</span>}>
         <ZonePicker tz={tz} onPick={(zone) => set({ tz: zone === browserZone() ? undefined : zone })} />
       </Suspense>
-      <button
-        type="button"
-        className="ml-auto rounded-md border border-line p-2 hover:bg-raised"
-        aria-label={`Use the ${next} theme`}
-        onClick={toggleTheme}
-      >
-        {theme === "dark" ? <Sun size={15} aria-hidden /> : <Moon size={15} aria-hidden />}
-      </button>
     </section>
   );
 }

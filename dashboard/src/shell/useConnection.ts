@@ -3,10 +3,10 @@ import { useQuery } from "@tanstack/react-query";
 import { useEffect, useState } from "react";
 import { health } from "../api/client";
 import { useIsLive } from "../api/feed";
+import { latencies, noteLatency, p95 } from "../api/latency";
 
 const POLL_MS = 2_000;
 const SLOW_P95_MS = 1_000;
-const SAMPLES_MAX = 60;
 
 export type Light = "green" | "yellow" | "red";
 export interface Connection {
@@ -19,24 +19,15 @@ export interface Connection {
   lastAnswerMs: number | null;
 }
 
-const took: number[] = [];
-
-/** Every answered query says here how long it took, in milliseconds. */
-export function noteLatency(ms: number): void {
-  took.push(ms);
-  if (took.length > SAMPLES_MAX) took.shift();
-}
-
-export function p95(samples: readonly number[]): number | null {
-  if (samples.length === 0) return null;
-  const sorted = [...samples].sort((a, b) => a - b);
-  return sorted[Math.floor(0.95 * (sorted.length - 1))] ?? null;
-}
-
 export function useConnection(): Connection {
   const query = useQuery({
     queryKey: ["health"],
-    queryFn: ({ signal }) => health(signal),
+    queryFn: async ({ signal }) => {
+      const start = performance.now();
+      const answer = await health(signal);
+      noteLatency(performance.now() - start);
+      return answer;
+    },
     refetchInterval: POLL_MS,
     refetchIntervalInBackground: false,
     retry: false,
@@ -50,11 +41,17 @@ export function useConnection(): Connection {
   const said = (light: Light, reason: string): Connection => ({ light, reason, isPushed, node, lastAnswerMs });
   if (query.isError) return said("red", `${node ?? "The node"} does not answer`);
   if (!query.data) return said("yellow", "Asking the node");
-  const { shards, status, reasons, warnings = [] } = query.data;
+  const { shards, status, reasons, warnings = [], unreached = [] } = query.data;
   if (status !== "ok") {
     return said(status === "failing" ? "red" : "yellow", reasons?.join("; ") || `The node says ${status}`);
   }
-  const slow = p95(took);
+  if (unreached.length) {
+    return said(
+      "yellow",
+      `${unreached.join(", ")} ${unreached.length > 1 ? "are" : "is"} not reached; all ${shards.total} shards answer`,
+    );
+  }
+  const slow = p95(latencies.recent(performance.now()));
   if (slow !== null && slow > SLOW_P95_MS) {
     return said("yellow", `Slow: 95 % of answers within ${Math.round(slow)} ms`);
   }

@@ -14,7 +14,7 @@ impl Gauges {
         Ok(Self(String::from_utf8_lossy(&body).into_owned()))
     }
 
-    fn sum(&self, name: &str) -> f64 {
+    pub fn sum(&self, name: &str) -> f64 {
         let value = |line: &str| {
             let rest = line.strip_prefix(name)?;
             (rest.starts_with(['{', ' '])).then(|| rest.rsplit(' ').next()?.parse::<f64>().ok())?

@@ -1,5 +1,6 @@
 //! `tallymesh bench ...`: what a node can do, and what it costs.
 
+mod live;
 mod steady;
 
 use std::io::Write;
@@ -55,6 +56,8 @@ enum What {
     Freshness(steady::FreshnessArgs),
     /// Dashboards that ask at a steady rate beside events that come at a steady rate
     Dashboard(steady::DashboardArgs),
+    /// Memory and CPU of many who watch, and how late the last of them hears
+    Live(live::LiveArgs),
     /// Memory, minute by minute, while the same windows get new events
     Memory(steady::MemoryArgs),
     /// From a kill -9 to taking writes again
@@ -144,6 +147,7 @@ pub async fn run(args: BenchArgs) -> Result<(), CliError> {
         What::Query(args) => query(args).await,
         What::Freshness(args) => steady::freshness(args).await,
         What::Dashboard(args) => steady::dashboard(args).await,
+        What::Live(args) => live::run(args).await,
         What::Memory(args) => steady::memory(args).await,
         What::Restart(args) => steady::restart(args).await,
         What::Stream(args) => stream_out(&args),

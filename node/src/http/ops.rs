@@ -49,6 +49,10 @@ struct Health {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     warnings: Vec<String>,
+    /// Nodes of the fleet that this one does not reach. Shards that are led elsewhere go on without them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    unreached: Vec<String>,
     /// Events whose windows are still open.
     buffered_events: u64,
     /// The last time that a shard wrote a snapshot.
@@ -102,6 +106,7 @@ impl Health {
             status,
             reasons,
             warnings: over_budget(app),
+            unreached: app.mesh.fleet().map(|fleet| fleet.unreached()).unwrap_or_default(),
             buffered_events: shards.iter().map(|s| s.open_rows).sum(),
             last_flush: shards.iter().filter_map(|s| s.last_snapshot_ms).max().map(rfc3339),
             node: app.config.node.name.clone(),

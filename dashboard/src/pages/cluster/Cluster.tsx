@@ -1,10 +1,13 @@
 import { useQuery } from "@tanstack/react-query";
-import { type ReactNode, useEffect, useState } from "react";
+import { useEffect, useState } from "react";
 import { type Cluster as ClusterState, cluster, type Gauges, gauges, rate } from "../../api/operations";
-import { moment, number, percent, short, UNKNOWN } from "../../lib/format";
+import { number, percent, short, UNKNOWN } from "../../lib/format";
 import { Panel } from "../../panels/Panel";
 import { Failed, Skeleton } from "../../panels/states";
 import { useView } from "../../shell/useView";
+import { failoverText, lastFailover } from "./failover";
+import { Nodes, ShardMap } from "./ShardMap";
+import { ShardTable } from "./ShardTable";
 
 const POLL_MS = 1_000;
 /** Readings kept for the rates: the last ten seconds. */
@@ -25,7 +28,7 @@ export function Cluster() {
   return (
     <div className="flex flex-col gap-4">
       <h1 className="sr-only">Cluster</h1>
-      <Figures before={readings[0] ?? null} now={readings.at(-1) ?? null} />
+      <Figures before={readings[0] ?? null} now={readings.at(-1) ?? null} isFleet={state.data.nodes.length > 1} />
       <div className="grid grid-cols-1 gap-4 lg:grid-cols-[1fr_2fr]">
         <Panel
           title="Nodes"
@@ -35,7 +38,7 @@ export function Cluster() {
         >
           <Nodes state={state.data} />
         </Panel>
-        <Panel title="Shards" hint="Each with the node that leads it" staleSinceMs={stale} tz={tz}>
+        <Panel title="Shards" hint={failoverHint(state.data, tz)} staleSinceMs={stale} tz={tz}>
           <ShardMap state={state.data} />
         </Panel>
       </div>
@@ -44,6 +47,12 @@ export function Cluster() {
       </Panel>
     </div>
   );
+}
+
+function failoverHint(state: ClusterState, tz: string): string {
+  const last = lastFailover(state);
+  const when = last ? `shard ${last.shard}, ${failoverText(last.failover, tz)}` : "none seen";
+  return `Each with the node that leads it; last failover: ${when}`;
 }
 
 function Figure({ name, value, hint }: { name: string; value: string; hint?: string | undefined }) {
@@ -70,7 +79,7 @@ function quantileMs(now: Gauges | null, q: string): string {
   return seconds === undefined ? UNKNOWN : `${number(Math.round(seconds * 10_000) / 10)} ms`;
 }
 
-function Figures({ before, now }: { before: Gauges | null; now: Gauges | null }) {
+function Figures({ before, now, isFleet }: { before: Gauges | null; now: Gauges | null; isFleet: boolean }) {
   const value = (name: string) => now?.values.get(name);
   const hits = value("tallymesh_query_cache_hits_total");
   const misses = value("tallymesh_query_cache_misses_total");
@@ -84,9 +93,12 @@ function Figures({ before, now }: { before: Gauges | null; now: Gauges | null })
       <Figure
         name="Events per second"
         value={ingest === null ? UNKNOWN : short(Math.round(ingest))}
-        hint={duplicates ? `${short(Math.round(duplicates))}/s duplicates` : undefined}
+        hint={[
+          ...(isFleet ? ["came to this node"] : []),
+          ...(duplicates ? [`${short(Math.round(duplicates))}/s duplicates`] : []),
+        ].join(", ")}
       />
-      <Figure name="Query time, p50 / p99" value={quantileMs(now, "0.5")} hint={`p99 ${quantileMs(now, "0.99")}`} />
+      <Figure name="Query time, median" value={quantileMs(now, "0.5")} hint={`p99 ${quantileMs(now, "0.99")}`} />
       <Figure
         name="Cache hits"
         value={asked ? percent((hits ?? 0) / asked) : UNKNOWN}
@@ -104,96 +116,5 @@ function Figures({ before, now }: { before: Gauges | null; now: Gauges | null })
         hint={`${short(value("tallymesh_log_segments"))} segments`}
       />
     </dl>
-  );
-}
-
-function Badge({ tone, children }: { tone: string; children: ReactNode }) {
-  return <span className={`rounded-full border border-current px-2 py-0.5 text-xs ${tone}`}>{children}</span>;
-}
-
-function Nodes({ state }: { state: ClusterState }) {
-  return (
-    <ul className="flex flex-col divide-y divide-line">
-      {state.nodes.map((node) => (
-        <li key={node.name} className="flex items-center gap-3 py-2">
-          <span className="min-w-0 flex-1">
-            <span className="block truncate font-medium">{node.name}</span>
-            <span className="text-xs text-muted">
-              {node.version ? `version ${node.version}, ` : ""}leads {node.leads} of {node.replicas} shards
-            </span>
-          </span>
-          {node.draining ? <Badge tone="text-warn">draining</Badge> : null}
-          {node.read_only ? <Badge tone="text-bad">disk full</Badge> : null}
-          <Badge tone={node.ready ? "text-good" : "text-bad"}>
-            {node.ready ? "ready" : node.alive ? "not ready" : "not reached"}
-          </Badge>
-        </li>
-      ))}
-    </ul>
-  );
-}
-
-function ShardMap({ state }: { state: ClusterState }) {
-  return (
-    <ul className="grid grid-cols-4 gap-2 sm:grid-cols-8">
-      {state.shards.map((s) => {
-        const isDown = s.stopped !== null || s.leader === null;
-        const tone = isDown ? "border-bad text-bad" : s.lag > 0 ? "border-warn" : "border-line";
-        const what = s.stopped
-          ? `stopped: ${s.stopped}`
-          : s.leader === null
-            ? "no leader"
-            : `led by ${s.leader}, lag ${s.lag}${s.coming.length > 0 ? `, moving to ${s.coming.map((c) => c.node).join(", ")}` : ""}`;
-        return (
-          <li key={s.shard} title={what} className={`rounded-lg border ${tone} bg-raised p-2`}>
-            <span className="tabular block text-lg font-semibold">{s.shard}</span>
-            <span className="block truncate text-xs text-muted">
-              {isDown ? (s.stopped ? "stopped" : "no leader") : s.leader}
-            </span>
-            <span className="sr-only">{what}</span>
-          </li>
-        );
-      })}
-    </ul>
-  );
-}
-
-function ShardTable({ state, tz }: { state: ClusterState; tz: string }) {
-  const heads = ["Shard", "Leader", "Copies", "Term", "Commit", "Lag", "Events", "Last snapshot", "Watermark"];
-  return (
-    <section aria-label="Table of shards" className="overflow-x-auto" tabIndex={0}>
-      <table className="tabular w-full text-xs">
-        <thead className="text-left text-muted">
-          <tr>
-            {heads.map((head) => (
-              <th key={head} className="py-1.5 pr-4 font-medium whitespace-nowrap">
-                {head}
-              </th>
-            ))}
-          </tr>
-        </thead>
-        <tbody>
-          {state.shards.map((s) => (
-            <tr key={s.shard} className="border-t border-line">
-              <th className="py-1.5 pr-4 text-left font-medium">{s.shard}</th>
-              <td className="pr-4">
-                {s.stopped ? <span className="text-bad">{s.stopped}</span> : (s.leader ?? UNKNOWN)}
-              </td>
-              <td className="pr-4">
-                {s.replicas.map((r) => (r.role === "learner" ? `${r.node} (learns)` : r.node)).join(", ") || UNKNOWN}
-              </td>
-              <td className="pr-4">{number(s.term)}</td>
-              <td className="pr-4">{number(s.commit)}</td>
-              <td className={`pr-4 ${s.lag ? "text-warn" : ""}`}>{number(s.lag)}</td>
-              <td className="pr-4">{number(s.events)}</td>
-              <td className="pr-4 whitespace-nowrap">
-                {s.last_snapshot ? moment(Date.parse(s.last_snapshot), tz) : UNKNOWN}
-              </td>
-              <td className="whitespace-nowrap">{s.watermark ? moment(Date.parse(s.watermark), tz) : UNKNOWN}</td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </section>
   );
 }

@@ -1,21 +1,27 @@
-import type { Row } from "../../api/answer";
+import type { Answer, Row } from "../../api/answer";
 import { number } from "../../lib/format";
-import { groupKey, groupLabel } from "./question";
-
-/** Bars that are drawn; the table and the CSV have all groups. */
-const BARS_MAX = 50;
+import { groupKey, groupLabel, restOf } from "./question";
 
 export function Breakdown({
   rows,
+  top,
+  whole,
   aggregate,
+  isCut,
   onPick,
 }: {
   rows: Row[];
+  /** Bars that are drawn; the table and the CSV have all groups. */
+  top: number;
+  whole: Answer | undefined;
   aggregate: string;
+  /** There are groups that `rows` has not. */
+  isCut: boolean;
   onPick: (group: Row["group"]) => void;
 }) {
-  const shown = rows.slice(0, BARS_MAX);
+  const shown = rows.slice(0, top);
   const max = Math.max(0, ...shown.map((row) => Math.abs(row.values[aggregate] ?? 0))) || 1;
+  const rest = rows.length > top ? restOf(shown, whole, aggregate) : null;
   return (
     <>
       <ol className="flex flex-col gap-1.5">
@@ -46,10 +52,17 @@ export function Breakdown({
             </li>
           );
         })}
+        {rest !== null ? (
+          <li className="flex justify-between gap-4 rounded-md border border-dashed border-line px-3 py-1.5 text-muted">
+            <span>Other</span>
+            <span className="tabular font-medium">{number(rest)}</span>
+          </li>
+        ) : null}
       </ol>
-      {rows.length > BARS_MAX ? (
+      {rows.length > top ? (
         <p className="mt-2 text-xs text-muted">
-          The largest {BARS_MAX} of {number(rows.length)}; the table has them all.
+          The largest {top} of {number(rows.length)}
+          {isCut ? " and more" : ""}; the table has {isCut ? "more of them" : "them all"}.
         </p>
       ) : null}
     </>

@@ -34,6 +34,7 @@ import {
   topOf,
   totalQuery,
   totalSeries,
+  wholeQuery,
 } from "./question";
 
 export function Explore() {
@@ -65,6 +66,8 @@ export function Explore() {
   const top = overTime && isGrouped ? (ranked.data?.data ?? []) : [];
   const parts = useAnswer(seriesQuery(question, tz, top), { enabled: overTime && top.length > 0 });
   const results = overTime ? (isGrouped ? [ranked, total, ...(top.length ? [parts] : [])] : [total]) : [ranked];
+  const isBreakdown = pictureOf(question) === "breakdown";
+  const whole = useAnswer(wholeQuery(question, tz), { enabled: isBreakdown && isGrouped });
   const main = overTime ? total : ranked;
   const aggregate = aggregatesOf(question)[0] ?? "count";
   const drawn = useRef<HTMLDivElement>(null);
@@ -126,8 +129,15 @@ export function Explore() {
         event={name}
         onClear={() => setView({ filter: undefined })}
       />
-    ) : pictureOf(question) === "breakdown" ? (
-      <Breakdown rows={rows} aggregate={aggregate} onPick={pick} />
+    ) : isBreakdown ? (
+      <Breakdown
+        rows={rows}
+        top={topOf(question)}
+        whole={whole.data}
+        aggregate={aggregate}
+        isCut={Boolean(ranked.data?.cursor)}
+        onPick={pick}
+      />
     ) : (
       <GroupTable rows={rows} dimensions={groups} aggregates={aggregatesOf(question)} onPick={pick} />
     );
@@ -176,7 +186,7 @@ export function Explore() {
         {overTime ? (
           <Choice label="Step" options={STEPS} value={question.step ?? "auto"} onChange={(step) => set({ step })} />
         ) : null}
-        {overTime && isGrouped ? (
+        {(overTime || isBreakdown) && isGrouped ? (
           <Choice label="Top" options={TOPS} value={topOf(question)} onChange={(n) => set({ top: n })} />
         ) : null}
       </div>
@@ -187,7 +197,7 @@ export function Explore() {
         }
         receipt={main.data?.receipt}
         estimated={aggregatesOf(question)}
-        staleSinceMs={staleSince(...results)}
+        staleSinceMs={staleSince(...results, ...(isBreakdown && isGrouped ? [whole] : []))}
         isBusy={results.some((r) => r.isPlaceholderData)}
         tz={tz}
         actions={

@@ -1,7 +1,16 @@
 import { describe, expect, it } from "vitest";
 import { type Answer, answerSchema, type Row } from "../../api/answer";
 import { dimensionOf, filterFor, queryString } from "../../api/query";
-import { groupKey, groupSeries, questionSchema, seriesQuery, stepOf, totalQuery, totalSeries } from "./question";
+import {
+  groupKey,
+  groupSeries,
+  questionSchema,
+  restOf,
+  seriesQuery,
+  stepOf,
+  totalQuery,
+  totalSeries,
+} from "./question";
 
 const answer = (data: Row[]): Answer =>
   answerSchema.parse({
@@ -70,6 +79,18 @@ describe("what is drawn", () => {
       ["Other", [4, null]],
     ]);
     expect(series[0]?.key).toBe(groupKey(top[0]?.group));
+  });
+
+  it("asks for every step of a long range", () => {
+    expect(totalQuery({ range: "24h", step: "1m" }, "UTC").limit).toBe(20_000);
+    expect(totalQuery({ range: "30d", step: "1m" }, "UTC").limit).toBe(100_000);
+  });
+
+  it("says what the groups that are shown leave of the whole, where groups add up", () => {
+    const whole = answer([{ values: { count: 10, users: 5 } }]);
+    expect(restOf(top, whole, "count")).toBe(4);
+    expect(restOf(top, whole, "users")).toBeNull();
+    expect(restOf(top, undefined, "count")).toBeNull();
   });
 
   it("has no rest where groups do not add up", () => {

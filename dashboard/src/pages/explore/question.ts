@@ -5,7 +5,7 @@ import { LIVE_ROWS_MAX } from "../../api/live";
 import { filterFor, type MetricQuery } from "../../api/query";
 import { SERIES_COLORS, type Series } from "../../charts/model";
 import { UNKNOWN } from "../../lib/format";
-import { rangeMs, STEP_MS, stepFor, timeOf, type View, viewSchema } from "../../search/view";
+import { rowsFor, stepFor, timeOf, type View, viewSchema } from "../../search/view";
 
 export const AGGREGATES = [
   "count",
@@ -76,16 +76,22 @@ export function groupsQuery(q: Question, tz: string, limit = GROUPS_MAX): Metric
   return { ...base(q, tz), ...(q.group?.length ? { groupBy: q.group } : {}), order: "-value", limit };
 }
 
+/** Few sizes, so that a range that moves on stays the same question; above what is pushed only when it must be. */
+const limitOf = (rows: number) => (rows <= LIVE_ROWS_MAX ? LIVE_ROWS_MAX : ROWS_MAX);
+
+/** What all groups come to together, over the whole range. */
+export const wholeQuery = (q: Question, tz: string): MetricQuery => base(q, tz);
+
 /** The sum over all groups, step by step. */
 export function totalQuery(q: Question, tz: string): MetricQuery {
-  return { ...base(q, tz), step: stepOf(q), fill: "null" };
+  return { ...base(q, tz), step: stepOf(q), fill: "null", limit: limitOf(rowsFor(q, stepOf(q))) };
 }
 
 /** The groups in `top`, step by step. */
 export function seriesQuery(q: Question, tz: string, top: Row[]): MetricQuery {
   const { compare: _, ...rest } = base(q, tz);
   const groups = q.group ?? [];
-  let rows = Math.ceil(rangeMs(q) / (STEP_MS[stepOf(q)] ?? 60_000)) + 1;
+  let rows = rowsFor(q, stepOf(q));
   const filters = groups.map((dimension) => {
     const values = [...new Set(top.map((row) => row.group?.[dimension] ?? null))];
     rows *= values.length;
@@ -99,7 +105,7 @@ export function seriesQuery(q: Question, tz: string, top: Row[]): MetricQuery {
     step: stepOf(q),
     groupBy: groups,
     filters: [...(q.filter ?? []), ...filters],
-    limit: rows <= LIVE_ROWS_MAX ? LIVE_ROWS_MAX : ROWS_MAX,
+    limit: limitOf(rows),
   };
 }
 
@@ -171,6 +177,13 @@ export function groupSeries(
       series.push({ key: "other", label: "Other", values: rest, color: "var(--series-8)", kind, isFaint: true });
   }
   return { times, series };
+}
+
+/** What the groups that are shown leave of the whole; null where groups do not add up, or the whole is not known. */
+export function restOf(shown: Row[], whole: Answer | undefined, aggregate: string): number | null {
+  const all = whole?.data[0]?.values[aggregate];
+  if (!ADDITIVE.has(aggregate) || all === null || all === undefined) return null;
+  return Math.max(0, all - shown.reduce((sum, row) => sum + (row.values[aggregate] ?? 0), 0));
 }
 
 export const shownGroup = (value: string | null | undefined) => value ?? UNKNOWN;

@@ -2,23 +2,28 @@ import { staleSince, useAnswer } from "../../api/useAnswer";
 import { openFrom } from "../../charts/axis";
 import { Chart } from "../../charts/Chart";
 import { SERIES_COLORS, type Series } from "../../charts/model";
-import { percent } from "../../lib/format";
+import { percent, percentTick } from "../../lib/format";
 import { Delta } from "../../panels/Delta";
 import { Panel } from "../../panels/Panel";
-import { STEP_MS, stepFor, zoomOf } from "../../search/view";
+import { fineStepFor, rowsFor, STEP_MS, zoomOf } from "../../search/view";
 import { Body } from "./Body";
-import { columnAt, share, sum, timesOf } from "./columns";
+import { columnAt, share, smoothed, sum, timesOf } from "./columns";
 import { usePanel } from "./usePanel";
 
 /** Errors above this share of events are worth a look. */
 const THRESHOLD = 0.01;
 
+/** More minutes than this are too many to see a course in: a line over these many steps leads through them. */
+const NOISY_STEPS = 240;
+const SMOOTHED_STEPS = 15;
+
 export function ErrorRate() {
   const panel = usePanel();
-  const step = stepFor(panel.view);
+  const step = fineStepFor(panel.view);
+  const limit = rowsFor(panel.view, step);
   const stepMs = STEP_MS[step] ?? 60_000;
-  const errors = useAnswer(panel.inView({ metric: "*", filters: ["event:error_occurred"], step, fill: "zero" }));
-  const all = useAnswer(panel.inView({ metric: "*", step, fill: "zero" }));
+  const errors = useAnswer(panel.inView({ metric: "*", filters: ["event:error_occurred"], step, fill: "zero", limit }));
+  const all = useAnswer(panel.inView({ metric: "*", step, fill: "zero", limit }));
   const times = timesOf(all.data);
   const rates = (isBefore: boolean) => {
     const counts = columnAt(times, all.data, "count", isBefore);
@@ -27,18 +32,24 @@ export function ErrorRate() {
       total: sum(counts),
       over: share(sum(wrong), sum(counts)),
       steps: counts.map((n, i) => share(wrong[i], n)),
+      course: smoothed(wrong, counts, SMOOTHED_STEPS),
     };
   };
   const now = rates(false);
   const before = panel.comparedWith ? rates(true) : null;
-  const series: Series[] = [
-    { key: "rate", label: "Error rate", values: now.steps, color: SERIES_COLORS[3] ?? "", kind: "line" },
-  ];
+  const isNoisy = times.length > NOISY_STEPS;
+  const color = SERIES_COLORS[3] ?? "";
+  const series: Series[] = isNoisy
+    ? [
+        { key: "rate", label: "Per minute", values: now.steps, color, kind: "line", isNoise: true },
+        { key: "course", label: "Over 15 minutes", values: now.course, color, kind: "line" },
+      ]
+    : [{ key: "rate", label: "Error rate", values: now.steps, color, kind: "line" }];
   if (before && panel.comparedWith) {
     series.push({
       key: "before",
       label: `The ${panel.comparedWith}`,
-      values: before.steps,
+      values: isNoisy ? before.course : before.steps,
       color: "var(--muted)",
       kind: "line",
       isFaint: true,
@@ -48,7 +59,7 @@ export function ErrorRate() {
   return (
     <Panel
       title="Error rate"
-      hint={`error_occurred as a share of all events, per ${step}`}
+      hint={`error_occurred as a share of all events, ${step === "1m" ? "per minute" : `per ${step}`}`}
       receipt={all.data?.receipt}
       staleSinceMs={staleSince(errors, all)}
       withoutFilters={panel.withoutFilters}
@@ -77,7 +88,7 @@ export function ErrorRate() {
           tz={panel.tz}
           stepMs={stepMs}
           lines={[{ value: THRESHOLD, label: "1 %", color: "var(--bad)" }]}
-          axes={{ left: (value) => percent(value, value < 0.1 && value > 0 ? 1 : 0) }}
+          axes={{ left: percentTick }}
           openFromMs={openFrom(times, stepMs, all.data?.receipt.to, panel.isRelative)}
           isPartial={all.data?.receipt.complete === false}
           format={(value) => percent(value, 2)}

@@ -51,7 +51,7 @@ export function SignupFunnel() {
           <span className="tabular text-2xl font-semibold" data-testid="conversion">
             {percent(share(finished, total))}
           </span>
-          {total === null ? null : (
+          {total === null || (total === 0 && finished === 0) ? null : (
             <span className="text-muted" data-testid="funnel-counts">
               {number(finished)} of {number(total)} finish
             </span>

@@ -11,17 +11,16 @@ import { featureMetric } from "./features";
 import { usePanel } from "./usePanel";
 
 const FEATURES_MAX = 10;
-const DEFINITION = `[[metrics]]
-name = "feature_usage"
-event = ["feature_used"]
-dimensions = ["feature"]`;
+const DEFINITION = { name: "feature_usage", event: ["feature_used"], dimensions: ["feature"] };
+/** A definition that was just made is seen within this, in milliseconds. */
+const CATALOGUE_POLL_MS = 5_000;
 
 export function TopFeatures() {
   const panel = usePanel();
   const known = useQuery({
     queryKey: ["catalogue"],
     queryFn: ({ signal }) => catalogue(signal),
-    refetchInterval: 30_000,
+    refetchInterval: ({ state }) => (featureMetric(state.data?.metrics ?? []) ? 30_000 : CATALOGUE_POLL_MS),
   });
   const by = featureMetric(known.data?.metrics ?? []);
   const dimension = by?.dimension ?? "feature";
@@ -39,12 +38,12 @@ export function TopFeatures() {
   const rows = by ? (result.data?.data ?? []) : [];
   const max = Math.max(1, ...rows.map((r) => r.values.users ?? 0));
   const list = (
-    <ol className="flex h-full flex-col gap-0.5 overflow-y-auto">
+    <ol className="flex h-full flex-col gap-px overflow-y-auto">
       {rows.map((row) => {
         const name = row.group?.[dimension] ?? "";
         const users = row.values.users ?? null;
         return (
-          <li key={name} className="min-h-6 flex-1">
+          <li key={name} className="min-h-5.5 flex-1">
             <button
               type="button"
               onClick={() => panel.addFilter(filterFor(dimension, name))}

@@ -21,6 +21,14 @@ export function sum(column: Column): number | null {
   return known.length ? known.reduce((total, value) => total + value, 0) : null;
 }
 
+/** Shares over the steps around each, `width` of them: few events a step make a share that jumps. */
+export function smoothed(parts: Column, wholes: Column, width: number): Column {
+  const half = Math.floor(width / 2);
+  const around = (column: Column, i: number) => sum(column.slice(Math.max(0, i - half), i + half + 1));
+  // Unknown stays unknown, whatever is known around it.
+  return wholes.map((whole, i) => (whole === null ? null : share(around(parts, i), around(wholes, i))));
+}
+
 /** Null where there is nothing to divide by, or one of both is not known. */
 export function share(part: number | null | undefined, whole: number | null | undefined): number | null {
   return part === null || part === undefined || !whole ? null : part / whole;

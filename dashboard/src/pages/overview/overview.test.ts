@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { Problem } from "../../api/client";
-import { columnAt, share, sum } from "./columns";
+import { columnAt, share, smoothed, sum } from "./columns";
 import { featureMetric } from "./features";
 import { foreignFilter } from "./usePanel";
 
@@ -14,6 +14,11 @@ describe("figures of the overview", () => {
   it("keep unknown apart from nought", () => {
     expect([sum([null, null]), sum([null, 0]), sum([])]).toEqual([null, 0, null]);
     expect([share(1, 0), share(null, 5), share(0, 5)]).toEqual([null, null, 0]);
+  });
+
+  it("smooth a share by what is counted around it, and keep what is not known", () => {
+    expect(smoothed([0, 3, 0, null], [10, 10, 10, null], 3)).toEqual([0.15, 0.1, 0.15, null]);
+    expect(smoothed([0, 0], [0, 0], 3)).toEqual([null, null]);
   });
 
   it("find the metric that counts features however it spells the dimension", () => {

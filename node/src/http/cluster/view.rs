@@ -91,6 +91,19 @@ struct ClusterShard {
     /// Event time before which no open window remains; null before the first event.
     #[schema(required, format = DateTime)]
     watermark: Option<String>,
+    /// When another node last took it over, lost or given; null if the node that answers has seen none since it started.
+    #[schema(required)]
+    last_failover: Option<ClusterFailover>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct ClusterFailover {
+    #[schema(format = DateTime)]
+    at: String,
+    from: String,
+    to: String,
+    /// For how long no leader was known in between, in milliseconds.
+    gap_ms: u64,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -160,6 +173,7 @@ fn figures(shard: u16, leader: Option<String>, s: &ShardStatus) -> ClusterShard 
         stopped: s.stopped.clone(),
         events: s.events,
         watermark: (s.watermark_ms > i64::MIN && s.events > 0).then(|| rfc3339(s.watermark_ms)),
+        last_failover: None,
     }
 }
 
@@ -261,6 +275,12 @@ fn of_shard(shard: &fleet::ClusterShard, name: &dyn Fn(&u64) -> String) -> Clust
         coming: shard.coming.iter().map(coming).collect(),
         going: shard.going.iter().map(name).collect(),
         lag: statuses().map(|(_, status)| end.saturating_sub(status.applied_index)).max().unwrap_or(0),
+        last_failover: shard.last_failover.map(|failover| ClusterFailover {
+            at: rfc3339(failover.at_ms),
+            from: name(&failover.from),
+            to: name(&failover.to),
+            gap_ms: failover.gap_ms,
+        }),
         ..figures(shard.shard, shard.leader.as_ref().map(name), &first)
     }
 }
