@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::gaps::{Acks, Times, longest, within};
+use super::gaps::{Acks, Times, longest};
 use super::load::{Outcome, Record, What};
 use super::nemesis::Fault;
 use super::nemesis::plan::{Kind, Step};
@@ -127,16 +127,17 @@ impl Material<'_> {
         Times::of(self.records.iter().filter(counts).map(|record| record.ended_ms - record.began_ms).collect())
     }
 
-    /// Requests that failed while nothing but graceful things was done. A node that has ended refuses connections until it is back: nothing was sent to it then.
+    /// Requests that failed after a graceful thing and before anything else was done. A node that has ended refuses connections until it is back: nothing was
+    /// sent to it then.
     pub fn failed_while_graceful(&self) -> usize {
-        let graceful = self.faults.iter().filter(|fault| fault.step.kind.is_graceful());
-        let failed = |record: &&Record| matches!(record.outcome, Outcome::Unknown);
-        graceful.map(|fault| within(self.records, fault.began_ms, fault.over_ms, |_| true).filter(failed).count()).sum()
+        let failed = |record: &&Record| matches!(record.outcome, Outcome::Unknown) && self.is_graceful(record.ended_ms);
+        self.records.iter().filter(failed).count()
     }
 
-    /// Whether nothing but a graceful thing was done at a moment.
+    /// Whether the last thing that was done before a moment was a graceful one.
     pub fn is_graceful(&self, at_ms: f64) -> bool {
-        self.faults.iter().any(|fault| fault.step.kind.is_graceful() && (fault.began_ms..=fault.over_ms).contains(&at_ms))
+        let last = self.faults.iter().filter(|fault| fault.began_ms <= at_ms).max_by(|a, b| a.began_ms.total_cmp(&b.began_ms));
+        last.is_some_and(|fault| fault.step.kind.is_graceful())
     }
 
     /// Whether a fault may be behind what happened at a moment.
