@@ -154,7 +154,7 @@ mod planted {
         (Bug::FailedSyncTriedAgain, 60, disks),
         (Bug::TruncationNotDurable, 60, partitions),
         (Bug::SnapshotFilesNotSynced, 60, snapshots),
-        (Bug::OlderSnapshotOverwrites, 60, installs),
+        (Bug::OlderSnapshotOverwrites, 200, installs),
         (Bug::DedupMissingFromSnapshot, 60, snapshots),
         (Bug::AnswersMissingFromSnapshot, 60, snapshots),
         (Bug::HashMapOrder, 20, as_drawn),

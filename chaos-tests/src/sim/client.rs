@@ -150,9 +150,7 @@ pub async fn writer(world: Arc<World>, number: u64) {
 pub async fn resend(world: &Arc<World>) {
     let mut random = Random::new(world.seed, "resend");
     loop {
-        let Some(mut write) = world.judge.lock().next_unknown() else { return };
-        // Its client asks again: another request of the same events.
-        write.request = random.next();
+        let Some(write) = world.judge.lock().next_unknown() else { return };
         while !attempt(world, &write, &mut random).await {
             sleep(random.millis(20, 100)).await;
         }

@@ -51,6 +51,8 @@ pub struct Judge {
     leaders: leaders::Leaders,
     replicas: replicas::Replicas,
     unknown: VecDeque<Write>,
+    /// How many requests have numbers. Counted, not drawn: it would shift what else is drawn.
+    requests: u64,
 }
 
 impl Judge {
@@ -67,6 +69,7 @@ impl Judge {
             leaders: leaders::Leaders::default(),
             replicas: replicas::Replicas::default(),
             unknown: VecDeque::new(),
+            requests: 0,
         }
     }
 
@@ -86,15 +89,19 @@ impl Judge {
         let events = self.catalogue.draw(shard, now_ms, random);
         self.events.extend(events.iter().map(|event| (event.hash, event.clone())));
         self.stats.writes += 1;
-        Write { shard, request: random.next(), bytes: self.catalogue.encode(shard, &events), events: events.into() }
+        self.requests += 1;
+        Write { shard, request: self.requests, bytes: self.catalogue.encode(shard, &events), events: events.into() }
     }
 
     pub fn unknown(&mut self, write: Write) {
         self.unknown.push_back(write);
     }
 
+    /// As its client asks again: another request of the same events.
     pub fn next_unknown(&mut self) -> Option<Write> {
-        self.unknown.pop_front()
+        let write = self.unknown.pop_front()?;
+        self.requests += 1;
+        Some(Write { request: self.requests, ..write })
     }
 
     /// A replica's state changed.
