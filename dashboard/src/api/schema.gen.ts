@@ -927,6 +927,14 @@ export interface components {
          * @enum {string}
          */
         LettersKept: "all" | "lost";
+        /** @description One of the stream. */
+        LiveEvent: {
+            /** @description JSON. */
+            data: string;
+            event: string;
+            /** @description Where the stream is; `Last-Event-ID` of a client that comes again. */
+            id: string;
+        };
         /** @description What Prometheus tells of a metric. */
         Metadata: {
             help: string;
@@ -5167,14 +5175,14 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A stream without end. */
+            /** @description A stream without end, of such events. */
             200: {
                 headers: {
                     "X-Request-Id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
-                    "text/event-stream": string;
+                    "text/event-stream": components["schemas"]["LiveEvent"];
                 };
             };
             /** @description `bad_request`: the request cannot be understood. */

@@ -94,6 +94,18 @@ fn watch(app: &App, watcher: &mut Watcher, name: String, text: &str) -> Result<(
     app.live.watch(watcher, name, params.question(), params)
 }
 
+/// One of the stream.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "it describes what is written piece by piece")]
+struct LiveEvent {
+    #[schema(pattern = "^(snapshot|delta|problem|heartbeat)$")]
+    event: String,
+    /// Where the stream is; `Last-Event-ID` of a client that comes again.
+    id: String,
+    /// JSON.
+    data: String,
+}
+
 /// Watch answers
 ///
 /// The answers of several queries, and what changes in them within a second, as server-sent events. `event: snapshot` has `{"query": i, "answer": {…}}`; `event: delta`
@@ -103,7 +115,7 @@ fn watch(app: &App, watcher: &mut Watcher, name: String, text: &str) -> Result<(
 /// knows; else it gets a snapshot. One that reads slowly is told of several changes at once.
 #[utoipa::path(
     get, path = "/v1/live", operation_id = "watch_answers", tag = "query", params(LiveParameters),
-    responses((status = 200, description = "A stream without end.", body = String, content_type = "text/event-stream"), LiveProblems),
+    responses((status = 200, description = "A stream without end, of such events.", body = LiveEvent, content_type = "text/event-stream"), LiveProblems),
 )]
 async fn get_live(State(app): State<AppState>, uri: Uri, headers: HeaderMap) -> Result<Response, HttpProblem> {
     let pairs = query_pairs(&uri)?;
