@@ -68,16 +68,22 @@ test("an event is on the screen within a second of its ack", async ({ page, node
   await expect(page.getByTestId("active-users")).toHaveText(String(before + 1), { timeout: 1_000 });
 });
 
-test("without a stream the page asks every five seconds, and says so", async ({ page, node }) => {
-  await page.route("**/v1/live*", (route) => route.abort());
-  await page.goto(node.url);
-  await expect(page.getByRole("status").filter({ hasText: "Connected" })).toBeVisible();
-  await page.locator(light).hover();
-  await expect(page.getByText(/asked every 5 s/).first()).toBeVisible();
-  await expect(page.getByTestId("active-users")).toHaveText(/^[\d,]+$/);
-  const before = Number(await page.getByTestId("active-users").textContent());
-  await node.send([seed.oneMore(`polled-${Date.now()}`)]);
-  await expect(page.getByTestId("active-users")).toHaveText(String(before + 1), { timeout: 7_000 });
+test("without a stream the page asks every five seconds, and says so", async ({ page }) => {
+  // A node of its own: another's first answer may be one that it had kept for somebody else.
+  const node = await TestNode.started();
+  try {
+    await node.send(seed.events);
+    await page.route("**/v1/live*", (route) => route.abort());
+    await page.goto(node.url);
+    await expect(page.getByRole("status").filter({ hasText: "Connected" })).toBeVisible();
+    await page.locator(light).hover();
+    await expect(page.getByText(/asked every 5 s/).first()).toBeVisible();
+    await expect(page.getByTestId("active-users")).toHaveText(seed.activeUsers);
+    await node.send([seed.oneMore(`polled-${Date.now()}`)]);
+    await expect(page.getByTestId("active-users")).toHaveText(String(Number(seed.activeUsers) + 1), { timeout: 7_000 });
+  } finally {
+    await node.remove();
+  }
 });
 
 test("a node that answers slowly is yellow, with the reason", async ({ page, node }) => {
