@@ -45,7 +45,7 @@ pub fn router() -> OpenApiRouter<AppState> {
 /// What a form says in the body that may also stand in the address.
 #[derive(ToSchema)]
 #[schema(as = PrometheusQueryForm)]
-#[allow(dead_code, reason = "the document shows it; it is read by hand")]
+#[expect(dead_code, reason = "the document shows it; it is read by hand")]
 struct QueryForm {
     query: String,
     #[schema(nullable = false)]
@@ -62,7 +62,7 @@ struct QueryForm {
 
 #[derive(ToSchema)]
 #[schema(as = PrometheusLookupForm)]
-#[allow(dead_code, reason = "the document shows it; it is read by hand")]
+#[expect(dead_code, reason = "the document shows it; it is read by hand")]
 struct LookupForm {
     #[schema(rename = "match[]")]
     matches: Vec<String>,
