@@ -54,6 +54,9 @@ pub struct Founder {
     pub node: NodeId,
     pub name: String,
     pub address: String,
+    /// The newest format of log entries that its build reads ([`tallymesh_protocol::command::FORMAT`]); 0 where it was not told.
+    #[serde(default)]
+    pub reads: u16,
 }
 
 /// A cluster as it was founded; its first members are the first voters.

@@ -6,6 +6,8 @@ mod registers;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 pub use distinct::{DISTINCT_TWO_STANDARD_ERRORS, Distinct, IdentitySet, sketch_of};
 pub use quantiles::{QUANTILE_RELATIVE_ERROR, Quantiles, bin_of, value_of_bin};
 pub(crate) use registers::Registers;
@@ -107,10 +109,10 @@ impl Accumulator {
         self.quantiles.merge(&other.quantiles);
     }
 
-    /// Joins sets that others hold too, where there are several.
-    pub fn join_shared(&mut self) {
-        self.users.join_shared();
-        self.sessions.join_shared();
+    /// Joins sets that others hold too, where there are several; see [`Distinct::join_shared`].
+    pub fn join_shared(&mut self, join_lasting: impl Fn(&[Arc<IdentitySet>]) -> Arc<IdentitySet>) {
+        self.users.join_shared(&join_lasting);
+        self.sessions.join_shared(&join_lasting);
     }
 
     /// Makes reading it cheap once everything is merged. What it says does not change.

@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::aggregate::Accumulator;
@@ -22,11 +24,37 @@ pub struct Cell {
     pub values: Accumulator,
 }
 
+/// Events by group and step, where nothing else was asked: a number in place of a [`Cell`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StepCounts {
+    pub buckets: u32,
+    /// By `group * buckets + bucket`; 0 where there is no cell.
+    pub counts: Vec<u64>,
+}
+
+impl StepCounts {
+    /// (group, counts by step).
+    pub fn by_group(&self) -> impl Iterator<Item = (u32, &[u64])> {
+        (0..).zip(self.counts.chunks(self.buckets.max(1) as usize))
+    }
+
+    pub fn cells(&self) -> impl Iterator<Item = Cell> {
+        let cell = |group, bucket, count| Cell { group, bucket, values: Accumulator { count, ..Accumulator::default() } };
+        let of_group = move |(group, counts): (u32, &[u64])| {
+            let counted: Vec<Cell> = (0..).zip(counts).filter(|(_, count)| **count > 0).map(|(bucket, count)| cell(group, bucket, *count)).collect();
+            counted
+        };
+        self.by_group().flat_map(of_group)
+    }
+}
+
 /// What one shard answers; mergeable.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PartialAnswer {
     pub groups: Vec<GroupKey>,
     pub cells: Vec<Cell>,
+    /// More cells, of the same groups.
+    pub counts: StepCounts,
     /// Whether the shard has ever seen a key of the metric (with any dimensions, at any time).
     pub metric_known: bool,
     /// Event time before which no open window remains, UTC milliseconds.
@@ -38,11 +66,19 @@ pub struct PartialAnswer {
 }
 
 impl PartialAnswer {
+    /// The same with nothing but cells, in order of group and step.
+    pub fn with_cells_only(mut self) -> Self {
+        let counts = std::mem::take(&mut self.counts);
+        self.cells.extend(counts.cells());
+        self
+    }
+
     /// Whether it can be an answer to that query: groups have as many values as it asks for, cells are of its steps. Of this node's own shards that is
     /// sure, of another node's it is not.
     pub fn fits(&self, query: &ShardQuery) -> bool {
         self.groups.iter().all(|group| group.len() == query.group_by.len())
             && self.cells.iter().all(|cell| cell.bucket < query.plan.buckets)
+            && self.counts.buckets <= query.plan.buckets
     }
 }
 
@@ -139,6 +175,72 @@ pub struct Compared {
     pub values: BTreeMap<String, Option<f64>>,
 }
 
+/// The rows of an answer: cheap to clone, because one answer may be kept and given to many.
+#[derive(Clone, Debug, Default)]
+pub struct Rows {
+    rows: Arc<Vec<Row>>,
+    /// As they are written; made once where they are given often.
+    json: Option<Arc<RawValue>>,
+}
+
+impl Rows {
+    /// From here on writing them as JSON is a copy.
+    ///
+    /// # Errors
+    /// The writer's.
+    pub fn write_ahead(&mut self) -> serde_json::Result<()> {
+        if self.json.is_none() {
+            self.json = Some(serde_json::value::to_raw_value(&*self.rows)?.into());
+        }
+        Ok(())
+    }
+
+    /// Bytes that are held for [`Self::write_ahead`].
+    pub fn written_bytes(&self) -> usize {
+        self.json.as_ref().map_or(0, |json| json.get().len())
+    }
+
+    pub fn to_mut(&mut self) -> &mut Vec<Row> {
+        self.json = None;
+        Arc::make_mut(&mut self.rows)
+    }
+}
+
+impl std::ops::Deref for Rows {
+    type Target = [Row];
+
+    fn deref(&self) -> &[Row] {
+        &self.rows
+    }
+}
+
+impl From<Vec<Row>> for Rows {
+    fn from(rows: Vec<Row>) -> Self {
+        Self { rows: Arc::new(rows), json: None }
+    }
+}
+
+impl PartialEq for Rows {
+    fn eq(&self, other: &Self) -> bool {
+        self.rows == other.rows
+    }
+}
+
+impl Serialize for Rows {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.json {
+            Some(json) => json.serialize(serializer),
+            None => self.rows.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Rows {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::deserialize(deserializer).map(Self::from)
+    }
+}
+
 /// Largest magnitude below which every whole `f64` is printed as an integer exactly.
 const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
 
@@ -166,9 +268,29 @@ pub fn csv_field(text: &str) -> Cow<'_, str> {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Answer {
-    pub data: Vec<Row>,
+    #[schema(value_type = Vec<Row>)]
+    pub data: Rows,
     /// For the next page; null after the last.
     #[schema(required)]
     pub cursor: Option<String>,
     pub receipt: Receipt,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_written_ahead_read_the_same_and_are_written_anew_when_they_change() {
+        let row = |count| Row { time: None, group: None, values: BTreeMap::from([("count".to_owned(), Some(count))]), compare: None };
+        let mut rows = Rows::from(vec![row(1.0), row(2.5)]);
+        let plain = serde_json::to_string(&rows).expect("json");
+        rows.write_ahead().expect("json");
+        assert_eq!((serde_json::to_string(&rows).expect("json"), rows.written_bytes()), (plain.clone(), plain.len()));
+        assert_eq!(serde_json::from_str::<Rows>(&plain).expect("own json"), rows);
+        let kept = rows.clone();
+        rows.to_mut()[0] = row(7.0);
+        assert!(serde_json::to_string(&rows).expect("json").contains(r#""count":7}"#));
+        assert_eq!(serde_json::to_string(&kept).expect("json"), plain, "whoever has the old ones keeps them");
+    }
 }

@@ -15,8 +15,11 @@ use crate::limits::ENTRY_PARTS_MAX;
 const MAGIC: [u8; 4] = *b"TMCM";
 /// 2: settings may carry a cardinality budget, which a build that knows only 1 would overlook.
 const VERSION_PLAIN: u16 = 2;
-/// 3: parts have numbers of requests, by which a shard knows an attempt that it has answered; written where there are any.
-const VERSION: u16 = 3;
+/// 3: parts have numbers of requests, by which a shard knows an attempt that it has answered; written where there are any. Whoever gives numbers makes sure that
+/// all replicas read this format.
+pub const FORMAT_NUMBERED: u16 = 3;
+/// The newest format that this build reads.
+pub const FORMAT: u16 = FORMAT_NUMBERED;
 const VERSION_MIN: u16 = 1;
 const ALIGN: usize = 16;
 
@@ -66,7 +69,7 @@ pub struct CommandView<'a> {
 pub enum CommandError {
     #[error("not a shard command")]
     Magic,
-    #[error("shard command version {0} is not known here (this build reads {VERSION_MIN} to {VERSION})")]
+    #[error("shard command version {0} is not known here (this build reads {VERSION_MIN} to {FORMAT})")]
     Version(u16),
     #[error("shard command is damaged: {0}")]
     Layout(String),
@@ -94,7 +97,7 @@ pub fn encode_requests<P: AsRef<[u8]>>(stamp_ms: i64, parts: &[(u64, P)]) -> Byt
 fn encode<'a>(stamp_ms: i64, parts: impl ExactSizeIterator<Item = (u64, &'a [u8])> + Clone) -> Bytes {
     debug_assert!(parts.len() <= ENTRY_PARTS_MAX);
     let size = 16 + parts.clone().map(|(_, part)| 16 + part.len().next_multiple_of(ALIGN)).sum::<usize>();
-    let version = if parts.clone().any(|(request, _)| request != 0) { VERSION } else { VERSION_PLAIN };
+    let version = if parts.clone().any(|(request, _)| request != 0) { FORMAT_NUMBERED } else { VERSION_PLAIN };
     let mut out = header(version, 1, stamp_ms, size);
     out.extend_from_slice(&(parts.len() as u32).to_le_bytes());
     out.extend_from_slice(&[0; 12]);
@@ -129,7 +132,7 @@ impl<'a> CommandView<'a> {
             return Err(CommandError::Magic);
         }
         let version = u16::from_le_bytes([header[4], header[5]]);
-        if !(VERSION_MIN..=VERSION).contains(&version) {
+        if !(VERSION_MIN..=FORMAT).contains(&version) {
             return Err(CommandError::Version(version));
         }
         let mut stamp = [0; 8];

@@ -8,6 +8,7 @@ use std::cmp::Ordering;
 
 use hashbrown::HashMap;
 
+use crate::aggregate::Accumulator;
 use crate::answer::{Cell, GroupKey, OtherEvents, PartialAnswer};
 use crate::error::{ErrorCode, Problem};
 use crate::limits::POINTS_PER_GROUP_MAX;
@@ -19,6 +20,8 @@ pub struct Merger {
     /// In order of first appearance; groups by their number here.
     cells: Vec<Cell>,
     index: CellIndex,
+    /// Events by group and step, of shards that were asked for nothing else.
+    counts: Vec<Vec<u64>>,
     cells_max: usize,
     metric_known: bool,
     watermark_ms: Option<i64>,
@@ -76,6 +79,7 @@ impl Merger {
             groups: HashMap::new(),
             cells: Vec::new(),
             index: CellIndex::default(),
+            counts: Vec::new(),
             cells_max,
             metric_known: false,
             watermark_ms: None,
@@ -94,22 +98,9 @@ impl Merger {
             self.watermark_ms = Some(self.watermark_ms.map_or(answer.watermark_ms, |w| w.min(answer.watermark_ms)));
         }
         // A shard names the groups of all keys that it looked at; those without events in the range are none of the answer.
-        let mut numbers: Vec<Option<u32>> = vec![None; answer.groups.len()];
-        let mut names = answer.groups;
+        let mut names = GroupNames { numbers: vec![None; answer.groups.len()], names: answer.groups };
         for cell in answer.cells.into_iter().filter(|c| c.values.count > 0) {
-            let at = cell.group as usize;
-            let (Some(number), Some(name)) = (numbers.get_mut(at), names.get_mut(at)) else {
-                return Err(Problem::new(ErrorCode::Internal, "a shard answered with a group that it did not name"));
-            };
-            let group = match *number {
-                Some(group) => group,
-                None => {
-                    let next = self.groups.len() as u32;
-                    let group = *self.groups.entry(std::mem::take(name)).or_insert(next);
-                    *number = Some(group);
-                    group
-                }
-            };
+            let group = names.number(cell.group, &mut self.groups)?;
             let next = self.cells.len();
             let at = self.index.place(group, cell.bucket, next);
             if at == next {
@@ -118,10 +109,39 @@ impl Merger {
                 self.cells[at].values.merge(&cell.values);
             }
         }
+        for (group, counts) in answer.counts.by_group().filter(|(_, counts)| counts.iter().any(|count| *count > 0)) {
+            let group = names.number(group, &mut self.groups)? as usize;
+            if self.counts.len() <= group {
+                self.counts.resize_with(group + 1, Vec::new);
+            }
+            let sums = &mut self.counts[group];
+            if sums.len() < counts.len() {
+                sums.resize(counts.len(), 0);
+            }
+            sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+        }
         if self.cells.len() > self.cells_max { Err(too_many_cells(self.cells_max)) } else { Ok(()) }
     }
 
-    pub fn finish(self) -> Merged {
+    /// Makes cells of what was only counted.
+    fn take_counts(&mut self) -> Result<(), Problem> {
+        for (group, sums) in (0..).zip(std::mem::take(&mut self.counts)) {
+            for (bucket, count) in (0..).zip(sums).filter(|(_, count)| *count > 0) {
+                let next = self.cells.len();
+                let at = self.index.place(group, bucket, next);
+                if at == next {
+                    self.cells.push(Cell { group, bucket, values: Accumulator::default() });
+                }
+                self.cells[at].values.count += count;
+            }
+        }
+        if self.cells.len() > self.cells_max { Err(too_many_cells(self.cells_max)) } else { Ok(()) }
+    }
+
+    /// # Errors
+    /// As [`Self::push`].
+    pub fn finish(mut self) -> Result<Merged, Problem> {
+        self.take_counts()?;
         let mut groups: Vec<(GroupKey, u32)> = self.groups.into_iter().collect();
         groups.sort_unstable_by(|a, b| compare_groups(&a.0, &b.0));
         let mut ranks = vec![0; groups.len()];
@@ -134,13 +154,36 @@ impl Merger {
             cell.values.settle();
         }
         cells.sort_unstable_by_key(|c| (c.bucket, c.group));
-        Merged {
+        Ok(Merged {
             groups: groups.into_iter().map(|(group, _)| group).collect(),
             cells,
             metric_known: self.metric_known,
             watermark_ms: self.watermark_ms,
             other: self.other,
-        }
+        })
+    }
+}
+
+/// The groups of one shard's answer and their numbers among those of all.
+struct GroupNames {
+    numbers: Vec<Option<u32>>,
+    names: Vec<GroupKey>,
+}
+
+impl GroupNames {
+    #[inline]
+    fn number(&mut self, group: u32, groups: &mut HashMap<GroupKey, u32>) -> Result<u32, Problem> {
+        let at = group as usize;
+        let (Some(number), Some(name)) = (self.numbers.get_mut(at), self.names.get_mut(at)) else {
+            return Err(Problem::new(ErrorCode::Internal, "a shard answered with a group that it did not name"));
+        };
+        Ok(match *number {
+            Some(number) => number,
+            None => {
+                let next = groups.len() as u32;
+                *number.insert(*groups.entry(std::mem::take(name)).or_insert(next))
+            }
+        })
     }
 }
 

@@ -31,7 +31,8 @@ fn insert(shards: &mut [Dedup]) -> u32 {
         for at in (from..(from + RUN).min(ENTRIES)).step_by(INSERT_CHUNK) {
             let n = (INSERT_CHUNK as u64).min(from + RUN - at) as usize;
             chunk[..n].iter_mut().zip(at..).for_each(|(h, i)| *h = hash(i));
-            new += shard.insert(black_box(&chunk[..n])).count_ones();
+            let cold = shard.look_up_cold(chunk[..n].iter().copied()).expect("no run is cold");
+            new += shard.insert(black_box(&chunk[..n]), cold.chunk(0)).count_ones();
         }
     }
     new

@@ -15,7 +15,7 @@ mod tail;
 mod tests;
 
 use recent::{Entry, Place, Recent};
-use run::Run;
+use run::{ColdRun, Run};
 pub(crate) use save::merge_from;
 pub use save::{DedupManifest, DedupSave, RUN_ENTRIES_MAX, RunRef, SavedDedup};
 use save::{KnownRun, hot_entries_max, load_cold};
@@ -38,11 +38,26 @@ pub struct Dedup {
     memory_bytes_max: usize,
 }
 
+/// What [`Dedup::look_up_cold`] found, a bit a hash.
+#[derive(Clone, Debug, Default)]
+pub struct SeenCold {
+    /// Empty where there is no run to look into.
+    chunks: Vec<u32>,
+}
+
+impl SeenCold {
+    /// Of the hashes of one [`INSERT_CHUNK`].
+    #[inline]
+    pub fn chunk(&self, index: usize) -> u32 {
+        self.chunks.get(index).copied().unwrap_or(0)
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DedupStats {
     /// Entries in memory and on disk; one that is in both is counted once, one of a shared boundary second perhaps twice.
     pub entries: u64,
-    /// Table, unsaved tail and filters.
+    /// Table, unsaved tail, filters and the first hashes of blocks.
     pub memory_bytes: u64,
     /// Part of `memory_bytes`.
     pub filter_bytes: u64,
@@ -68,9 +83,34 @@ impl Dedup {
         self.floor_second = self.floor_second.max(self.now_second.saturating_sub(horizon));
     }
 
-    /// Remembers up to [`INSERT_CHUNK`] hashes, in order; bit `i` of the answer is set when `hashes[i]` had not been seen.
+    /// Which of the hashes were counted so long ago that only a run on disk knows. Looked up before anything is changed, so that a disk that fails
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn look_up_cold(&self, hashes: impl ExactSizeIterator<Item = u128>) -> Result<SeenCold, StorageError> {
+        let is_live = |run: &&KnownRun| run.stored.newest_second >= self.floor_second;
+        // Cold runs come before those in memory.
+        let cold: Vec<&ColdRun> = self.runs.iter().take_while(|r| r.cold.is_some()).filter(is_live).filter_map(|r| r.cold.as_deref()).collect();
+        if cold.is_empty() {
+            return Ok(SeenCold::default());
+        }
+        let mut seen = SeenCold { chunks: vec![0; hashes.len().div_ceil(INSERT_CHUNK)] };
+        for (i, hash) in hashes.enumerate() {
+            for run in &cold {
+                if run.find(hash)?.is_some_and(|second| second >= self.floor_second) {
+                    seen.chunks[i / INSERT_CHUNK] |= 1 << (i % INSERT_CHUNK);
+                    break;
+                }
+            }
+        }
+        Ok(seen)
+    }
+
+    /// Remembers up to [`INSERT_CHUNK`] hashes, in order; bit `i` of the answer is set when `hashes[i]` had not been seen. `cold` has the bits of those
+    /// that [`Self::look_up_cold`] found.
     #[inline]
-    pub fn insert(&mut self, hashes: &[u128]) -> u32 {
+    pub fn insert(&mut self, hashes: &[u128], cold: u32) -> u32 {
         debug_assert!(hashes.len() <= INSERT_CHUNK);
         // Independent reads, so that the misses of the whole chunk overlap.
         let touched = hashes.iter().fold(0, |seen, &h| seen ^ self.recent.touch(h));
@@ -82,7 +122,7 @@ impl Dedup {
                 Place::Found { second, .. } => second >= self.floor_second,
                 Place::Vacant { .. } => false,
             };
-            if seen || self.is_in_cold_run(hash) {
+            if seen || cold & (1 << i) != 0 {
                 continue;
             }
             self.recent.put(place, Entry { hash, second: self.now_second }, self.floor_second);
@@ -90,15 +130,6 @@ impl Dedup {
             new |= 1 << i;
         }
         new
-    }
-
-    #[inline]
-    fn is_in_cold_run(&self, hash: u128) -> bool {
-        self.runs
-            .iter()
-            .map_while(|r| r.cold.as_ref().map(|cold| (r, cold)))
-            .filter(|(r, _)| r.stored.newest_second >= self.floor_second)
-            .any(|(_, cold)| cold.find(hash).is_some_and(|second| second >= self.floor_second))
     }
 
     /// What a save writes, cheap to take.
@@ -159,11 +190,11 @@ impl Dedup {
 
     pub fn stats(&self) -> DedupStats {
         let cold = self.runs.iter().filter(|r| r.cold.is_some());
-        let filter_bytes = cold.clone().filter_map(|r| r.cold.as_ref()).map(|c| c.filter_bytes()).sum::<usize>() as u64;
+        let of_cold = |bytes: fn(&ColdRun) -> usize| cold.clone().filter_map(|r| r.cold.as_deref()).map(bytes).sum::<usize>() as u64;
         DedupStats {
             entries: self.recent.len() as u64 + cold.clone().map(|r| r.stored.entries).sum::<u64>(),
-            memory_bytes: (self.recent.memory_bytes() + self.tail.memory_bytes()) as u64 + filter_bytes,
-            filter_bytes,
+            memory_bytes: (self.recent.memory_bytes() + self.tail.memory_bytes()) as u64 + of_cold(ColdRun::memory_bytes),
+            filter_bytes: of_cold(ColdRun::filter_bytes),
             disk_bytes: self.runs.iter().map(|r| r.stored.file.bytes + r.stored.filter.as_ref().map_or(0, |f| f.bytes)).sum(),
             runs: self.runs.len() as u64,
             cold_runs: cold.count() as u64,

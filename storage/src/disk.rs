@@ -9,6 +9,7 @@ mod tests;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use rkyv::util::AlignedVec;
@@ -35,6 +36,8 @@ pub trait Disk: Send + Sync + 'static {
     fn read(&self, path: &Path) -> io::Result<Bytes>;
     /// `len` bytes from `offset`, copied, 16-aligned.
     fn read_at(&self, path: &Path, offset: u64, len: usize) -> io::Result<Bytes>;
+    /// Opens an existing file for reads in place. They go on after its name is gone.
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn ReadAt>>;
     /// Cuts a file to `len` bytes and syncs it.
     fn truncate(&self, path: &Path, len: u64) -> io::Result<()>;
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
@@ -52,6 +55,21 @@ pub trait Disk: Send + Sync + 'static {
 pub struct Space {
     pub free_bytes: u64,
     pub total_bytes: u64,
+}
+
+/// An open immutable file that is read in place, without a mapping: what is read does not stay in this process.
+pub trait ReadAt: Send + Sync {
+    /// Fills all of `buffer` from `offset` on, or fails.
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+}
+
+impl ReadAt for Bytes {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let from = usize::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;
+        let bytes = self.get(from..).and_then(|rest| rest.get(..buffer.len())).ok_or(io::ErrorKind::UnexpectedEof)?;
+        buffer.copy_from_slice(bytes);
+        Ok(())
+    }
 }
 
 /// An open file, written at its end only.

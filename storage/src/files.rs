@@ -5,6 +5,8 @@ mod on_disk;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +14,7 @@ pub use incoming::ArrivingFile;
 pub use on_disk::{Commit, ShardFiles, ShardWriter};
 
 use crate::StorageError;
+use crate::disk::ReadAt;
 
 /// One immutable file. The name is unique for ever within the shard's directory.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -34,6 +37,14 @@ pub trait ImmutableFiles {
     /// # Errors
     /// The disk's, or damage, naming the file.
     fn read(&self, file: &FileRef) -> Result<Bytes, StorageError>;
+
+    /// Opens a file that was written or read before, to be read in place: what was looked at does not stay in memory, as mapped pages would.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    fn open(&self, file: &FileRef) -> Result<Arc<dyn ReadAt>, StorageError> {
+        Ok(Arc::new(self.read(file)?))
+    }
 
     /// The bytes of a file that was written or read before. Where files are mapped they take no memory until they are used, which is why nothing
     /// but the length is checked.

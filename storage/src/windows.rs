@@ -199,10 +199,12 @@ pub struct WindowStore {
     next_block_id: u64,
     /// Totals beside blocks are no part of the state either.
     totals_budget: Arc<totals::Budget>,
+    unions: Arc<totals::Unions>,
 }
 
 impl WindowStore {
     pub fn new(settings: WindowSettings) -> Self {
+        let totals_budget = Arc::new(totals::Budget::new(TOTALS_BYTES_MAX));
         Self {
             settings,
             stamp_ms: i64::MIN,
@@ -217,7 +219,8 @@ impl WindowStore {
             due: BTreeSet::new(),
             crowded: BTreeSet::new(),
             next_block_id: 0,
-            totals_budget: Arc::new(totals::Budget::new(TOTALS_BYTES_MAX)),
+            unions: Arc::new(totals::Unions::new(totals_budget.clone())),
+            totals_budget,
         }
     }
 

@@ -32,6 +32,9 @@ pub struct Member {
     /// Where peers dial it.
     pub address: String,
     pub state: MemberState,
+    /// The newest format of log entries that its build reads; 0 as long as it has not said so.
+    #[serde(default)]
+    pub reads: u16,
 }
 
 /// Where the replicas of a shard are to be. Who is in its group now may lag behind.
@@ -71,7 +74,7 @@ pub enum MetaCommand {
         asker: Founder,
         dead: Vec<NodeId>,
     },
-    /// A member's present name and address.
+    /// A member's present name and address, and what its build reads.
     Describe {
         member: Founder,
     },
@@ -104,6 +107,11 @@ impl MetaState {
 
     pub fn is_active(&self, member: u64) -> bool {
         self.members.get(&member).is_some_and(|member| member.state == MemberState::Active)
+    }
+
+    /// The newest format of log entries that every member reads. While a fleet is upgraded node by node it is the old one; 0 before all have said.
+    pub fn format(&self) -> u16 {
+        self.present().map(|(_, member)| member.reads).min().unwrap_or(0)
     }
 
     /// Shards that have a replica on this member.
@@ -140,7 +148,7 @@ impl MetaState {
                 }
                 match self.members.get_mut(&number) {
                     Some(known) if known.node == member.node && known.state != MemberState::Gone => {
-                        (known.name, known.address) = (member.name, member.address);
+                        (known.name, known.address, known.reads) = (member.name, member.address, member.reads);
                         Ok(())
                     }
                     _ => Err(format!("node {} is no member (any more): start it with an empty directory", member.node)),
@@ -163,6 +171,11 @@ impl MetaState {
         let known = |member: &Member| KnownMember { node: member.node, name: member.name.clone(), alive: !dead.contains(&member.node) };
         if self.members.get(&asker.node.member()).is_some_and(|member| member.state == MemberState::Gone) {
             return Err(format!("node {} was replaced: start it with an empty directory", asker.node));
+        }
+        let written = self.format();
+        if asker.reads < written {
+            let reads = asker.reads;
+            return Err(format!("the cluster writes log format {written}, which the build of this node (up to {reads}) does not read: upgrade it first"));
         }
         let members: Vec<KnownMember> = self.present().map(|(_, member)| known(member)).collect();
         let number = asker.node.member();
@@ -217,7 +230,7 @@ impl MetaState {
 
 impl From<Founder> for Member {
     fn from(founder: Founder) -> Self {
-        Self { node: founder.node, name: founder.name, address: founder.address, state: MemberState::Active }
+        Self { node: founder.node, name: founder.name, address: founder.address, state: MemberState::Active, reads: founder.reads }
     }
 }
 

@@ -172,7 +172,7 @@ mod tests {
     use crate::peer::NodeId;
 
     fn founder(number: u64) -> Founder {
-        Founder { node: NodeId::from_member(number, 0), name: format!("n{number}"), address: format!("h{number}") }
+        Founder { node: NodeId::from_member(number, 0), name: format!("n{number}"), address: format!("h{number}"), reads: 0 }
     }
 
     fn founded(nodes: u64, replication: u8) -> MetaState {

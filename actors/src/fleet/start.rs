@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use tallymesh_protocol::command::FORMAT;
 use tallymesh_storage::wal::Wal;
 use tokio::sync::watch as channel;
 
@@ -70,7 +71,7 @@ pub async fn start(
     let node = load_or_make(&*disk, &dir, was_alone.then_some(crate::mesh::ONLY_NODE), &mut random)?;
     let boot = BootId::new(clock.wall_ms(), &mut random);
     let advertised = resolve(&fleet.advertise).await?;
-    let me = Founder { node, name: fleet.name.clone(), address: fleet.advertise.clone() };
+    let me = Founder { node, name: fleet.name.clone(), address: fleet.advertise.clone(), reads: FORMAT };
     let founding = FoundingService::open(
         Config { me: me.clone(), founders: fleet.founders.clone(), shape: shape(options, &fleet) },
         disk.clone(),
@@ -260,7 +261,8 @@ fn check(fleet: &Fleet, state: &MetaState) -> Result<(), StartError> {
 
 impl Fleet {
     pub(super) fn founder(&self) -> Founder {
-        Founder { node: self.inner.node, name: self.inner.options.name.clone(), address: self.inner.options.advertise.clone() }
+        let FleetOptions { name, advertise, .. } = &self.inner.options;
+        Founder { node: self.inner.node, name: name.clone(), address: advertise.clone(), reads: FORMAT }
     }
 
     /// What tells this run's files from all others.
@@ -279,14 +281,14 @@ impl Fleet {
         tasks.push(tokio::spawn(async move { fleet.introduce().await }));
     }
 
-    /// Tells the cluster this node's name and address, if they are new.
+    /// Tells the cluster this node's name, address and what its build reads, if they are new.
     async fn introduce(&self) {
         let mut end = self.inner.end.subscribe();
         let me = self.founder();
         loop {
             let state = self.state();
             let known = state.members.get(&self.inner.me);
-            if known.is_some_and(|known| known.name == me.name && known.address == me.address) {
+            if known.is_some_and(|known| known.name == me.name && known.address == me.address && known.reads == me.reads) {
                 return;
             }
             match self.propose(MetaCommand::Describe { member: me.clone() }, ASK_TIME_MAX).await {

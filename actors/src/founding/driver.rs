@@ -10,6 +10,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tallymesh_protocol::command::FORMAT;
 use tallymesh_protocol::hash::ShardId;
 use tallymesh_storage::StorageError;
 use tallymesh_storage::clock::Clock;
@@ -204,7 +205,7 @@ fn met(peers: &Peers) -> Vec<Input> {
     let table = peers.watch();
     let table = table.borrow();
     let member = |hello: &Hello| {
-        let member = Founder { node: hello.node, name: hello.name.clone(), address: hello.address.clone() };
+        let member = Founder { node: hello.node, name: hello.name.clone(), address: hello.address.clone(), reads: 0 };
         hello.cluster_id.clone().map(|cluster_id| Input::Met { member, cluster_id })
     };
     table.connected.values().filter_map(member).collect()
@@ -233,7 +234,7 @@ fn ask(calls: &mut JoinSet<Option<Input>>, peers: &Peers, to: &To, message: Mess
 
 fn join(calls: &mut JoinSet<Option<Input>>, peers: &Peers, via: NodeId, request: u64) -> Result<(), Refusal> {
     let me = peers.me();
-    let asker = Founder { node: me.node, name: me.name, address: me.address };
+    let asker = Founder { node: me.node, name: me.name, address: me.address, reads: FORMAT };
     let rpc = Rpc { kind: RpcKind::Join, shard: ShardId(0), lane: Lane::Normal, body: to_bytes(asker)? };
     let answer = peers.call(via, rpc, Instant::now() + ROUND_TIME_MAX);
     calls.spawn(async move {

@@ -56,7 +56,7 @@ mod tests {
     fn power_cut_leaves_what_was_before_or_what_was_written() {
         let dir = Path::new("/data");
         let node = NodeId::from_u128(7);
-        let founder = Founder { node, name: "n1".to_owned(), address: "127.0.0.1:7071".to_owned() };
+        let founder = Founder { node, name: "n1".to_owned(), address: "127.0.0.1:7071".to_owned(), reads: 0 };
         let seed = Seed { cluster_id: "x".to_owned(), founders: vec![founder] };
         let accepted = Accepted { ballot: Ballot { round: 3, proposer: node }, seed };
         let before = Durable { accepted: Some(accepted.clone()), membership: None };

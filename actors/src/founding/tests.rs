@@ -122,7 +122,7 @@ impl World {
             return;
         }
         is.run += 1;
-        let me = Founder { node: is.node, name: format!("n{machine}"), address: is.address.clone() };
+        let me = Founder { node: is.node, name: format!("n{machine}"), address: is.address.clone(), reads: 0 };
         let config = Config { me, founders: self.founders.clone(), shape: "16".to_owned() };
         is.process = Some(Founding::new(config, is.durable.clone()));
         self.later(Duration::ZERO, Happens::Tick(machine));
@@ -278,7 +278,7 @@ fn same_seed_runs_the_same_way() {
 }
 
 fn config(at: usize, founders: &[&str]) -> Config {
-    let me = Founder { node: NodeId::from_u128(at as u128 + 1), name: format!("n{at}"), address: format!("a{at}") };
+    let me = Founder { node: NodeId::from_u128(at as u128 + 1), name: format!("n{at}"), address: format!("a{at}"), reads: 0 };
     Config { me, founders: founders.iter().map(|&address| address.to_owned()).collect(), shape: "16".to_owned() }
 }
 

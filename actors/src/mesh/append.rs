@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use tallymesh_protocol::command::FORMAT_NUMBERED;
 use tallymesh_protocol::hash::ShardId;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -84,8 +85,11 @@ impl Mesh {
     pub async fn append(&self, parts: Vec<(ShardId, Bytes)>, timeout: Duration) -> Vec<Outcome> {
         match &self.inner.fleet {
             None => self.append_here(number(0, parts), timeout).await,
-            // Below, an answer may be lost and its question asked again.
-            Some(fleet) => self.append_anywhere(fleet, number(self.inner.requests.next(), parts), timeout).await,
+            Some(fleet) => {
+                // An answer may be lost and its question asked again, which only entries of a newer format tell from a second question.
+                let request = if fleet.state().format() >= FORMAT_NUMBERED { self.inner.requests.next() } else { 0 };
+                self.append_anywhere(fleet, number(request, parts), timeout).await
+            }
         }
     }
 

@@ -98,7 +98,7 @@ async fn counts(mesh: &Mesh) -> BTreeMap<u16, u64> {
     let gathered = mesh.query(count_query(), TIMEOUT, Patience::All).await;
     let count = |(shard, answer): (ShardId, ShardAnswer)| {
         let answer = answer.expect("answer");
-        (shard.0, answer.cells.iter().map(|c| c.values.count).sum())
+        (shard.0, answer.with_cells_only().cells.iter().map(|c| c.values.count).sum())
     };
     gathered.answers.into_iter().map(count).collect()
 }

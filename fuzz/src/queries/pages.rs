@@ -36,7 +36,7 @@ pub(super) fn check(setting: Setting, params: &QueryParams, prepared: &PreparedQ
         };
         assert_eq!(query.range, prepared.query.range, "pages are of one range");
         assert!(answer.data.len() <= limit);
-        rows.extend(answer.data);
+        rows.extend(answer.data.iter().cloned());
         cursor = answer.cursor;
         if cursor.is_none() {
             break;

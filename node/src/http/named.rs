@@ -6,7 +6,7 @@ use axum::extract::{Path, State};
 use axum::http::Uri;
 use axum::response::Response;
 use serde::Serialize;
-use tallymesh_protocol::answer::{Answer, Receipt, Row};
+use tallymesh_protocol::answer::{Answer, Receipt, Row, Rows};
 use tallymesh_protocol::definition::{CompiledDefinition, DefinitionSet, FieldRef};
 use tallymesh_protocol::error::{ErrorCode, Problem, nearest};
 use tallymesh_protocol::limits::{POINTS_PER_GROUP_MAX, ROWS_MAX};
@@ -84,7 +84,8 @@ struct NamedAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     now: Option<Now>,
-    data: Vec<Row>,
+    #[schema(value_type = Vec<Row>)]
+    data: Rows,
     receipt: Receipt,
 }
 
@@ -175,7 +176,7 @@ async fn active_users(asked: &Asked<'_>) -> Result<Found, Problem> {
     let by_minute =
         asked.run(&[("metric", "*"), ("agg", "sessions"), ("step", "1m"), ("fill", "zero"), ("limit", &asked.all_rows)]).await?;
     let now = asked.run_active().await?;
-    Ok((Some(Now { row: now.data.into_iter().next(), receipt: now.receipt }), by_minute))
+    Ok((Some(Now { row: now.data.first().cloned(), receipt: now.receipt }), by_minute))
 }
 
 /// Counts of two kinds of events by step, and one divided by the other.
@@ -229,7 +230,7 @@ async fn evaluate_ratio(asked: &Asked<'_>, ratio: &Ratio) -> Result<Answer, Prob
     let mut whole = count(&ratio.whole).await?;
     let counted = |row: &Row| row.values.get("count").copied().flatten();
     let mut parts: BTreeMap<Option<String>, Option<f64>> = part.data.iter().map(|row| (row.time.clone(), counted(row))).collect();
-    for row in &mut whole.data {
+    for row in whole.data.to_mut() {
         let (all, some) = (counted(row), parts.remove(&row.time).flatten());
         let rate = some.zip(all).filter(|(_, all)| *all > 0.0).map(|(some, all)| some / all);
         row.values = [(ratio.part.label, some), (ratio.whole.label, all), (ratio.label, rate)]
@@ -274,7 +275,7 @@ async fn top_features(asked: &Asked<'_>) -> Result<Found, Problem> {
             ("limit", TOP_FEATURES),
         ])
         .await?;
-    for row in &mut answer.data {
+    for row in answer.data.to_mut() {
         // However the definition spells the dimension.
         row.group = row.group.take().map(|group| group.into_values().map(|feature| ("feature".to_owned(), feature)).collect());
     }

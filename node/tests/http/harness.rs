@@ -13,7 +13,7 @@ use serde_json::Value;
 use tallymesh_node::boot::{BootError, Machine, RunningNode};
 use tallymesh_node::config::Config;
 use tallymesh_node::config::units::ByteSize;
-use tallymesh_storage::disk::{Disk, DiskFile, RealDisk, Space};
+use tallymesh_storage::disk::{Disk, DiskFile, ReadAt, RealDisk, Space};
 use tempfile::TempDir;
 
 pub struct TestNode {
@@ -205,6 +205,9 @@ impl Disk for TightDisk {
     }
     fn read_at(&self, path: &Path, offset: u64, len: usize) -> io::Result<Bytes> {
         RealDisk.read_at(path, offset, len)
+    }
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn ReadAt>> {
+        RealDisk.open(path)
     }
     fn truncate(&self, path: &Path, len: u64) -> io::Result<()> {
         RealDisk.truncate(path, len)

@@ -126,13 +126,16 @@ impl Distinct {
         }
     }
 
-    /// Joins shared sets into one where there are several, so that whoever merges this with others has less to do.
-    pub fn join_shared(&mut self) {
-        if let Self::Shared(sets) = self
-            && sets.len() > 1
-        {
-            *self = join(sets);
-        }
+    /// Joins shared sets into one where there are several, so that whoever merges this with others has less to do. Lasting ones are joined by
+    /// `join_lasting`, which may know their union already.
+    pub fn join_shared(&mut self, join_lasting: impl FnOnce(&[Arc<IdentitySet>]) -> Arc<IdentitySet>) {
+        let Self::Shared(sets) = self else { return };
+        let (lasting, mut others): (Vec<_>, Vec<_>) = std::mem::take(sets).into_iter().partition(|set| set.is_lasting);
+        others.extend(if lasting.len() > 1 { vec![join_lasting(&lasting)] } else { lasting });
+        *self = match others.as_slice() {
+            [_] => Self::Shared(others),
+            several => join(several),
+        };
     }
 
     /// A set of at most [`ANSWER_EXACT_ENTRIES_MAX`] hashes, some of which may be there twice.
@@ -203,13 +206,15 @@ pub struct IdentitySet {
     hashes: Option<Box<[u64]>>,
     /// Unless there are few.
     registers: Option<Registers>,
+    /// It belongs to time that seldom changes: unions with it are worth keeping.
+    is_lasting: bool,
 }
 
 impl IdentitySet {
     pub fn of(set: Distinct) -> Self {
         match &*set.settled() {
-            Distinct::Empty | Distinct::Shared(_) => Self { hashes: Some(Box::default()), registers: None },
-            Distinct::Sketch(registers) => Self { hashes: None, registers: Some(registers.clone()) },
+            Distinct::Empty | Distinct::Shared(_) => Self { hashes: Some(Box::default()), registers: None, is_lasting: false },
+            Distinct::Sketch(registers) => Self { hashes: None, registers: Some(registers.clone()), is_lasting: false },
             Distinct::Exact(set) => Self::listed(set.iter().copied().collect()),
         }
     }
@@ -220,7 +225,16 @@ impl IdentitySet {
             hashes.iter().for_each(|&h| registers.insert(h));
             registers
         });
-        Self { hashes: Some(hashes), registers }
+        Self { hashes: Some(hashes), registers, is_lasting: false }
+    }
+
+    pub fn lasting(self) -> Self {
+        Self { is_lasting: true, ..self }
+    }
+
+    /// All that is in any of them, each once.
+    pub fn union(sets: &[Arc<Self>]) -> Self {
+        Self::of(union_of(sets)).lasting()
     }
 
     /// Memory that it takes, in bytes.
@@ -256,7 +270,7 @@ fn join(sets: &[Arc<IdentitySet>]) -> Distinct {
                 return union_of(sets);
             }
             let registers = (listed >= REGISTERS_BESIDE_MIN).then(|| registers_of(sets));
-            Distinct::shared(Arc::new(IdentitySet { hashes: Some(lists.concat().into()), registers }))
+            Distinct::shared(Arc::new(IdentitySet { hashes: Some(lists.concat().into()), registers, is_lasting: false }))
         }
     }
 }
@@ -346,8 +360,23 @@ mod tests {
             }
             assert_eq!((shared.estimate(), shared.is_exact()), (own.estimate(), own.is_exact()), "{ranges:?}");
             let mut joined = shared.clone();
-            joined.join_shared();
+            joined.join_shared(|_| unreachable!("none is lasting"));
             assert_eq!((joined.estimate(), joined.is_exact()), (own.estimate(), own.is_exact()), "joined {ranges:?}");
+            // Lasting sets are joined by somebody else, together with those that are not.
+            for lasting in [1, 2, ranges.len()] {
+                let set = |(i, range): (usize, &std::ops::Range<u32>)| {
+                    let set = IdentitySet::of(set_of(range.clone()));
+                    Arc::new(if i < lasting { set.lasting() } else { set })
+                };
+                let mut mixed = Distinct::Shared(ranges.iter().enumerate().map(set).collect());
+                let mut asked = 0;
+                mixed.join_shared(|sets| {
+                    asked += sets.len();
+                    Arc::new(IdentitySet::union(sets))
+                });
+                assert_eq!(asked, if lasting > 1 { lasting.min(ranges.len()) } else { 0 });
+                assert_eq!((mixed.estimate(), mixed.is_exact()), (own.estimate(), own.is_exact()), "{lasting} lasting of {ranges:?}");
+            }
             joined.merge(&shared);
             assert_eq!((joined.estimate(), joined.is_exact()), (own.estimate(), own.is_exact()), "joined and merged {ranges:?}");
             // Also where they meet sets of other kinds, in either order.

@@ -3,9 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::aggregate::Accumulator;
 use crate::aggregate::{DISTINCT_TWO_STANDARD_ERRORS, QUANTILE_RELATIVE_ERROR, Wants};
-use crate::answer::Row;
+use crate::answer::{Row, StepCounts};
 use crate::query::{Aggregate, Fill, Order};
 use crate::time::rfc3339;
 
@@ -64,7 +63,7 @@ fn shard_answers(samples: &[Sample]) -> Vec<PartialAnswer> {
 fn merged(samples: &[Sample]) -> Merged {
     let mut merger = Merger::new(1_000);
     shard_answers(samples).into_iter().for_each(|a| merger.push(a).expect("few cells"));
-    merger.finish()
+    merger.finish().expect("few cells")
 }
 
 const STARTS: [i64; 4] = [0, 60_000, 120_000, 180_000];
@@ -272,7 +271,7 @@ fn groups_without_events_in_the_range_are_not_filled() {
     merger.push(PartialAnswer { groups, cells, ..PartialAnswer::default() }).expect("one cell");
     let (wanted, names) = ([Aggregate::Count], ["g".to_owned()]);
     let layout = Layout { fill: Fill::Zero, ..layout(&wanted, &names, Order::Time, 100) };
-    let rows = lay_out(&layout, &merger.finish(), None).expect("small").rows;
+    let rows = lay_out(&layout, &merger.finish().expect("few cells"), None).expect("small").rows;
     assert_eq!(rows.iter().map(|r| key(r).1).collect::<Vec<_>>(), vec![Some("g2".to_owned()); STARTS.len()]);
 }
 
@@ -287,7 +286,7 @@ fn a_sum_beyond_a_double_is_null_and_last_in_order() {
     let groups = [Some(1), Some(2), Some(3)].map(group_key).to_vec();
     let cells = vec![cell(0, &[f64::MAX, f64::MAX]), cell(1, &[f64::MIN, f64::MIN]), cell(2, &[7.0])];
     merger.push(PartialAnswer { groups, cells, ..PartialAnswer::default() }).expect("three cells");
-    let merged = merger.finish();
+    let merged = merger.finish().expect("few cells");
     for order in [Order::Value, Order::ValueDescending] {
         let rows = lay_out(&layout(&[Aggregate::Sum, Aggregate::Avg, Aggregate::Max], &["g".to_owned()], order, 10), &merged, None)
             .expect("small")
@@ -340,7 +339,7 @@ fn the_stated_error_is_that_of_the_roughest_cell() {
         Cell { group: 0, bucket: 1, values: rough },
     ];
     merger.push(PartialAnswer { groups: vec![group_key(None)], cells, ..PartialAnswer::default() }).expect("two cells");
-    assert_eq!(page(&merger.finish())["users"], DISTINCT_TWO_STANDARD_ERRORS);
+    assert_eq!(page(&merger.finish().expect("few cells"))["users"], DISTINCT_TWO_STANDARD_ERRORS);
 }
 
 #[test]
@@ -360,8 +359,43 @@ fn the_watermark_is_that_of_the_shard_furthest_behind() {
         for &(watermark_ms, applied_index) in marks {
             merger.push(PartialAnswer { watermark_ms, applied_index, ..PartialAnswer::default() }).expect("no cells");
         }
-        merger.finish().watermark_ms
+        merger.finish().expect("few cells").watermark_ms
     };
     assert_eq!(watermark(&[(50, 3), (20, 9), (-(1 << 53), 1), (i64::MIN, 1)]), Some(20));
     assert_eq!(watermark(&[(0, 0), (i64::MIN, 1)]), None, "nothing was ever written");
+}
+
+proptest! {
+    #[test]
+    fn counts_are_cells_that_say_nothing_else(shards in prop::collection::vec(
+        prop::collection::vec((prop::option::of(0..4u8), 0..6u32, 0..3u64), 0..12), 1..5)
+    ) {
+        let mut listed = Merger::new(1_000);
+        let mut counted = Merger::new(1_000);
+        let mut mixed = Merger::new(1_000);
+        for (nth, shard) in shards.iter().enumerate() {
+            let groups: Vec<GroupKey> = [Some(0), Some(1), Some(2), Some(3), None].map(group_key).to_vec();
+            let mut counts = StepCounts { buckets: 6, counts: vec![0; 30] };
+            for (group, bucket, count) in shard {
+                counts.counts[usize::from(group.unwrap_or(4)) * 6 + *bucket as usize] += count;
+            }
+            let as_counts = PartialAnswer { groups, counts, ..PartialAnswer::default() };
+            let as_cells = as_counts.clone().with_cells_only();
+            prop_assert!(as_cells.counts == StepCounts::default() && as_cells.cells.iter().all(|cell| cell.values.count > 0));
+            mixed.push(if nth % 2 == 0 { as_counts.clone() } else { as_cells.clone() }).expect("few cells");
+            listed.push(as_cells).expect("few cells");
+            counted.push(as_counts).expect("few cells");
+        }
+        let listed = listed.finish().expect("few cells");
+        prop_assert_eq!(&counted.finish().expect("few cells"), &listed);
+        prop_assert_eq!(&mixed.finish().expect("few cells"), &listed);
+    }
+}
+
+#[test]
+fn too_many_counts_are_refused_as_cells_are() {
+    let mut merger = Merger::new(3);
+    let counts = StepCounts { buckets: 4, counts: vec![1; 4] };
+    merger.push(PartialAnswer { groups: vec![group_key(None)], counts, ..PartialAnswer::default() }).expect("no cells yet");
+    assert_eq!(merger.finish().expect_err("four cells").code, ErrorCode::TooManyCells);
 }

@@ -18,7 +18,7 @@ impl PreparedQuery {
         let mut out = String::new();
         push_line(&mut out, columns.iter().map(String::as_str));
         let number = |value: Option<&Option<f64>>| value.copied().flatten().map(|v| v.to_string()).unwrap_or_default();
-        for row in &answer.data {
+        for row in answer.data.iter() {
             let mut fields: Vec<String> = row.time.clone().into_iter().collect();
             let group = row.group.as_ref();
             fields.extend(self.group_names().iter().map(|n| group.and_then(|g| g.get(n).cloned().flatten()).unwrap_or_default()));

@@ -120,7 +120,7 @@ impl PreparedQuery {
         if answered < asked && (self.query.partial == Partial::Fail || answered == 0) {
             return Err(incomplete(asked, answered, &failed));
         }
-        let merged = merger.finish();
+        let merged = merger.finish()?;
         let named_by_event = matches!(self.current.shard_query.metric, MetricSelector::Event(_));
         if named_by_event && !merged.metric_known && answered == asked {
             return Err(unknown_metric(&self.query.metric, [], merged.other.names_beyond));
@@ -160,7 +160,7 @@ impl PreparedQuery {
         // No key of any metric: nothing was ever written, and there is nothing that could be closed.
         let is_blank = self.current.shard_query.metric == MetricSelector::All && !current.merged.metric_known;
         Ok(Answer {
-            data: page.rows,
+            data: page.rows.into(),
             cursor: page.next.map(|position| cursor::encode(self.query.fingerprint, self.query.range, &position)),
             receipt: Receipt {
                 complete,

@@ -1,11 +1,13 @@
 //! The body of answers: for each shard its groups and cells as columns, or a problem as the JSON that clients see.
 
+use std::borrow::Cow;
+
 use rkyv::{Archive, Serialize};
 
 use super::cells::WireCells;
 use super::groups::WireGroups;
 use super::{ShardResult, WireError};
-use crate::answer::{OtherEvents, PartialAnswer};
+use crate::answer::{OtherEvents, PartialAnswer, StepCounts};
 use crate::hash::ShardId;
 use crate::limits::{ANSWER_EVENTS_MAX, SHARDS_MAX};
 
@@ -62,10 +64,14 @@ impl WireAnswers {
 
 impl WireAnswer {
     fn of(answer: &PartialAnswer) -> Result<Self, WireError> {
+        let cells = match answer.counts.counts.as_slice() {
+            [] => Cow::Borrowed(&answer.cells),
+            _ => Cow::Owned(answer.cells.iter().cloned().chain(answer.counts.cells()).collect()),
+        };
         let OtherEvents { counted, unjudged, names_beyond } = answer.other;
         Ok(Self {
             groups: WireGroups::of(&answer.groups)?,
-            cells: WireCells::of(&answer.cells)?,
+            cells: WireCells::of(&cells)?,
             metric_known: answer.metric_known,
             watermark_ms: answer.watermark_ms,
             applied_index: answer.applied_index,
@@ -106,6 +112,7 @@ impl ArchivedWireAnswer {
         }
         Ok(PartialAnswer {
             cells: self.cells.read(self.groups.len())?,
+            counts: StepCounts::default(),
             groups: self.groups.read()?,
             metric_known: self.metric_known,
             watermark_ms: self.watermark_ms.to_native(),

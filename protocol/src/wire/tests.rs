@@ -1,12 +1,14 @@
 mod hostile;
 mod samples;
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use samples::{answers, queries, sample_answers, sample_query};
 
 use super::*;
 use crate::aggregate::{Accumulator, Distinct, IdentitySet, Wants, sketch_of};
-use crate::answer::Cell;
+use crate::answer::{Cell, StepCounts};
 use crate::hash::identity_hash;
 use crate::limits::{ANSWER_CELLS_MAX, ANSWER_EXACT_ENTRIES_MAX, FILTERS_MAX, WIRE_CELL_BYTES};
 use crate::merge::Merger;
@@ -64,7 +66,7 @@ fn there_and_back(sent: &[(ShardId, ShardResult)]) -> Vec<(ShardId, ShardResult)
 fn merged<'a>(answers: impl IntoIterator<Item = &'a PartialAnswer>) -> crate::merge::Merged {
     let mut merger = Merger::new(ANSWER_CELLS_MAX);
     answers.into_iter().for_each(|a| merger.push(a.clone()).expect("few cells"));
-    merger.finish()
+    merger.finish().expect("few cells")
 }
 
 proptest! {
@@ -118,7 +120,7 @@ fn sets_stay_what_they_are_and_merge_alike() {
     let mut of_windows = Distinct::default();
     of_windows.merge_sketch(&sketch_of(hashes(0..1_500)).serialize());
     let mut joined = shared(&[0..9_000, 4_000..12_000]);
-    joined.join_shared();
+    joined.join_shared(|sets| Arc::new(IdentitySet::union(sets)));
     let sets = [
         Distinct::default(),
         set_of(0..1),
@@ -232,4 +234,13 @@ fn an_answer_to_another_query_does_not_fit() {
     assert!(!answer.fits(&ShardQuery { group_by: query.group_by[..1].to_vec(), ..query.clone() }));
     let plan = crate::query::ScanPlan { buckets: 1, ..query.plan.clone() };
     assert!(!answer.fits(&ShardQuery { plan, ..query }));
+}
+
+#[test]
+fn counts_travel_as_cells() {
+    let counts = StepCounts { buckets: 3, counts: vec![0, 2, 0, 5, 0, 1] };
+    let sent = PartialAnswer { groups: vec![vec![Some("a".to_owned())], vec![None]], counts, applied_index: 4, ..PartialAnswer::default() };
+    let got = there_and_back(&[(ShardId(1), Ok(sent.clone()))]);
+    assert_eq!(got, [(ShardId(1), Ok(sent.with_cells_only()))]);
+    assert_eq!(got[0].1.as_ref().map(|answer| answer.cells.len()), Ok(3));
 }

@@ -1,15 +1,19 @@
-//! A sorted run on disk: remembered hashes in order, searched in place, and the filter that spares most searches.
+//! A sorted run on disk: remembered hashes in order, searched block by block, and the filter that spares most searches.
 //!
 //! Layout of a `dedup` file, little-endian: magic `TMDR`, version `u32`, entries `u64`, oldest and newest arrival second `u32` each, zeroes to 64
 //! bytes; then the hashes (`u128`, ascending, no two equal); then their arrival seconds (`u32`). Of a `filter` file: magic `TMDF`,
 //! version `u32`, seed `u64`, segment length, mask and count length `u32` each, length `u32`, then the fingerprints of a binary
 //! fuse filter (Graf, Lemire: "Binary Fuse Filters", 2022) over the high halves of the hashes.
 
+use std::sync::Arc;
+use std::{fmt, io};
+
 use bytes::Bytes;
 use xorf::{BinaryFuse8, Descriptor, Filter};
 
 use super::recent::Entry;
 use crate::StorageError;
+use crate::disk::ReadAt;
 use crate::files::FileRef;
 
 const RUN_MAGIC: [u8; 4] = *b"TMDR";
@@ -17,8 +21,10 @@ const FILTER_MAGIC: [u8; 4] = *b"TMDF";
 const VERSION: u32 = 1;
 const RUN_HEADER_BYTES: usize = 64;
 const FILTER_HEADER_BYTES: usize = 32;
+/// Hashes that one look-up reads: 4 KiB.
+const BLOCK_ENTRIES: usize = 256;
 
-/// A run read in place.
+/// A run whose bytes are at hand.
 #[derive(Clone, Debug)]
 pub struct Run {
     bytes: Bytes,
@@ -95,31 +101,6 @@ impl Run {
     pub fn iter(&self) -> impl Iterator<Item = Entry> + '_ {
         (0..self.entries).map(|i| Entry { hash: self.hash(i), second: self.second(i) })
     }
-
-    /// Arrival of `hash`. Hashes are uniform: begin where it should be, widen by doubling, then halve.
-    pub fn find(&self, hash: u128) -> Option<u32> {
-        let guess = ((u128::from((hash >> 64) as u64) * self.entries as u128) >> 64) as usize;
-        let (mut low, mut high) = (guess, guess);
-        let mut step = 16;
-        while low > 0 && self.hash(low) > hash {
-            low = low.saturating_sub(step);
-            step *= 2;
-        }
-        step = 16;
-        while high < self.entries && self.hash(high) <= hash {
-            high = (high + step).min(self.entries);
-            step *= 2;
-        }
-        while low < high {
-            let middle = low + (high - low) / 2;
-            match self.hash(middle).cmp(&hash) {
-                std::cmp::Ordering::Equal => return Some(self.second(middle)),
-                std::cmp::Ordering::Less => low = middle + 1,
-                std::cmp::Ordering::Greater => high = middle,
-            }
-        }
-        None
-    }
 }
 
 /// The half of a hash that filters are made of.
@@ -169,27 +150,62 @@ pub fn decode_filter(file: &FileRef, bytes: &[u8]) -> Result<BinaryFuse8, Storag
     Ok(BinaryFuse8 { descriptor, fingerprints: fingerprints.into() })
 }
 
-/// A run that is no longer in memory.
-#[derive(Clone, Debug)]
+/// A run that is no longer in memory: the first hash of every block is, and a look-up reads one block in place.
+#[derive(Clone)]
 pub struct ColdRun {
-    run: Run,
+    name: String,
+    file: Arc<dyn ReadAt>,
+    entries: usize,
+    firsts: Vec<u128>,
     filter: Option<BinaryFuse8>,
 }
 
+impl fmt::Debug for ColdRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ColdRun({}: {} entries)", self.name, self.entries)
+    }
+}
+
 impl ColdRun {
-    pub fn new(run: Run, filter: Option<BinaryFuse8>) -> Self {
-        Self { run, filter }
+    /// `run` was read and checked; from now on `file`, the same bytes, is read.
+    pub fn new(stored: &FileRef, run: &Run, file: Arc<dyn ReadAt>, filter: Option<BinaryFuse8>) -> Self {
+        let firsts = (0..run.entries).step_by(BLOCK_ENTRIES).map(|i| run.hash(i)).collect();
+        Self { name: stored.name.clone(), file, entries: run.entries, firsts, filter }
     }
 
+    /// Arrival of `hash`.
+    ///
+    /// # Errors
+    /// The disk's.
     #[inline]
-    pub fn find(&self, hash: u128) -> Option<u32> {
+    pub fn find(&self, hash: u128) -> Result<Option<u32>, StorageError> {
         if self.filter.as_ref().is_some_and(|f| !f.contains(&filter_key(hash))) {
-            return None;
+            return Ok(None);
         }
-        self.run.find(hash)
+        self.find_in_block(hash).map_err(|e| StorageError::io("read", &self.name, e))
+    }
+
+    #[cold]
+    fn find_in_block(&self, hash: u128) -> io::Result<Option<u32>> {
+        let Some(block) = self.firsts.partition_point(|first| *first <= hash).checked_sub(1) else { return Ok(None) };
+        let start = block * BLOCK_ENTRIES;
+        let count = BLOCK_ENTRIES.min(self.entries - start);
+        let mut buffer = [0; BLOCK_ENTRIES * 16];
+        let hashes = &mut buffer[..count * 16];
+        self.file.read_exact_at(hashes, (RUN_HEADER_BYTES + start * 16) as u64)?;
+        let hashes: &[[u8; 16]] = hashes.as_chunks().0;
+        let Ok(at) = hashes.binary_search_by_key(&hash, |bytes| u128::from_le_bytes(*bytes)) else { return Ok(None) };
+        let mut second = [0; 4];
+        self.file.read_exact_at(&mut second, (RUN_HEADER_BYTES + self.entries * 16 + (start + at) * 4) as u64)?;
+        Ok(Some(u32::from_le_bytes(second)))
     }
 
     pub fn filter_bytes(&self) -> usize {
         self.filter.as_ref().map_or(0, |f| f.fingerprints.len())
+    }
+
+    /// The filter and the first hashes.
+    pub fn memory_bytes(&self) -> usize {
+        self.filter_bytes() + self.firsts.capacity() * size_of::<u128>()
     }
 }

@@ -246,7 +246,7 @@ impl Next {
             }
             let run = Run::open(&stored.file, files.read(&stored.file)?)?;
             stored.entries = run.len() as u64;
-            cold = Some(Arc::new(ColdRun::new(run, filter)));
+            cold = Some(Arc::new(ColdRun::new(&stored.file, &run, files.open(&stored.file)?, filter)));
         }
         Ok(Some(KnownRun { stored, cold }))
     }
@@ -294,5 +294,5 @@ pub(super) fn load_cold(stored: &RunRef, files: &dyn ImmutableFiles) -> Result<A
         Some(file) => Some(super::run::decode_filter(file, &files.read(file)?)?),
         None => build_filter(run.iter()),
     };
-    Ok(Arc::new(ColdRun::new(run, filter)))
+    Ok(Arc::new(ColdRun::new(&stored.file, &run, files.open(&stored.file)?, filter)))
 }

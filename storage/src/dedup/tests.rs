@@ -1,9 +1,10 @@
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::run::{ColdRun, build_filter, decode_filter, encode_filter, encode_run};
+use super::run::{build_filter, decode_filter, encode_filter, encode_run};
 use super::*;
 use crate::files::FileRef;
 
@@ -86,7 +87,7 @@ proptest! {
                 Step::Insert(numbers) => {
                     for chunk in numbers.chunks(INSERT_CHUNK) {
                         let hashes: Vec<u128> = chunk.iter().map(|&n| hash(n)).collect();
-                        let new = dedup.insert(&hashes);
+                        let new = insert(&mut dedup, &hashes);
                         for (i, &n) in chunk.iter().enumerate() {
                             let seen = oracle.get(&n).is_some_and(|arrived| now_ms / 1_000 - arrived / 1_000 <= HORIZON_MS as i64 / 1_000);
                             prop_assert_eq!(new >> i & 1 == 1, !seen, "number {} at {}", n, now_ms);
@@ -128,9 +129,10 @@ proptest! {
                     *byte = to;
                 }
                 let filter = decode_filter(&file, &bytes).ok();
-                if let Ok(run) = Run::open(&file, bytes.into()) {
-                    let cold = ColdRun::new(run, filter);
-                    (0..200).for_each(|n| { cold.find(hash(n)); });
+                let bytes = Bytes::from(bytes);
+                if let Ok(run) = Run::open(&file, bytes.clone()) {
+                    let cold = ColdRun::new(&file, &run, Arc::new(bytes), filter);
+                    (0..200).for_each(|n| { cold.find(hash(n)).expect("all of it is there"); });
                 } else if let Some(filter) = filter {
                     use xorf::Filter;
                     (0..200u64).for_each(|n| { filter.contains(&n.wrapping_mul(0x9e37_79b9_7f4a_7c15)); });
@@ -140,9 +142,14 @@ proptest! {
     }
 }
 
+fn insert(dedup: &mut Dedup, hashes: &[u128]) -> u32 {
+    let cold = dedup.look_up_cold(hashes.iter().copied()).expect("memory does not fail");
+    dedup.insert(hashes, cold.chunk(0))
+}
+
 fn insert_range(dedup: &mut Dedup, range: std::ops::Range<u64>) -> u64 {
     let hashes: Vec<u128> = range.map(hash).collect();
-    hashes.chunks(INSERT_CHUNK).map(|c| u64::from(dedup.insert(c).count_ones())).sum()
+    hashes.chunks(INSERT_CHUNK).map(|c| u64::from(insert(dedup, c).count_ones())).sum()
 }
 
 #[test]
@@ -220,4 +227,39 @@ fn time_that_goes_back_changes_nothing() {
     dedup.advance(0, HORIZON_MS);
     dedup.advance(i64::MIN, HORIZON_MS);
     assert_eq!(dedup.clock(), clock);
+}
+
+#[test]
+fn every_hash_of_a_cold_run_is_found_in_its_block_and_no_other() {
+    let file = FileRef { name: "dedup-1".into(), bytes: 0, crc32: 0 };
+    for count in [1, 2, 255, 256, 257, 512, 1_000] {
+        let mut entries: Vec<Entry> = (0..count).map(|n| Entry { hash: hash(n), second: n as u32 + 1 }).collect();
+        // Neighbours in value, so that the halves that filters are made of do not tell them apart.
+        entries.extend([0, 1, u128::MAX - 1].map(|hash| Entry { hash, second: 9 }));
+        entries.sort_by_key(Entry::key);
+        let bytes = Bytes::from(encode_run(&entries));
+        let run = Run::open(&file, bytes.clone()).expect("sound");
+        let cold = ColdRun::new(&file, &run, Arc::new(bytes), None);
+        for entry in &entries {
+            assert_eq!(cold.find(entry.hash).expect("in memory"), Some(entry.second), "{count} entries");
+        }
+        for absent in (count..2 * count).map(hash).chain([2, u128::MAX]) {
+            assert_eq!(cold.find(absent).expect("in memory"), None, "{count} entries");
+        }
+    }
+}
+
+#[test]
+fn a_disk_that_fails_is_an_error_and_no_answer() {
+    struct Gone;
+    impl crate::disk::ReadAt for Gone {
+        fn read_exact_at(&self, _: &mut [u8], _: u64) -> std::io::Result<()> {
+            Err(std::io::Error::other("gone"))
+        }
+    }
+    let file = FileRef { name: "dedup-1".into(), bytes: 0, crc32: 0 };
+    let entries = [Entry { hash: 7, second: 1 }];
+    let run = Run::open(&file, encode_run(&entries).into()).expect("sound");
+    let cold = ColdRun::new(&file, &run, Arc::new(Gone), None);
+    assert!(cold.find(7).is_err_and(|e| e.to_string().contains("dedup-1")));
 }

@@ -4,12 +4,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use memmap2::Mmap;
 use rkyv::util::AlignedVec;
 
-use super::{Disk, DiskFile, READ_ALIGN, Space};
+use super::{Disk, DiskFile, READ_ALIGN, ReadAt, Space};
 
 /// Files longer than this are mapped by [`Disk::read`], shorter ones copied, in bytes: below it a copy costs less than the page faults.
 const COPY_BYTES_MAX: u64 = 1 << 20;
@@ -53,6 +54,10 @@ impl Disk for RealDisk {
 
     fn read_at(&self, path: &Path, offset: u64, len: usize) -> io::Result<Bytes> {
         copy(&File::open(path)?, offset, len)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn ReadAt>> {
+        Ok(Arc::new(File::open(path)?))
     }
 
     fn truncate(&self, path: &Path, len: u64) -> io::Result<()> {
@@ -103,6 +108,12 @@ impl Disk for RealDisk {
     }
 }
 
+impl ReadAt for File {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        FileExt::read_exact_at(self, buffer, offset)
+    }
+}
+
 impl DiskFile for RealFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.0.write_all(bytes)
@@ -116,7 +127,7 @@ impl DiskFile for RealFile {
 fn copy(file: &File, offset: u64, len: usize) -> io::Result<Bytes> {
     let mut bytes = AlignedVec::<READ_ALIGN>::with_capacity(len);
     bytes.resize(len, 0);
-    file.read_exact_at(&mut bytes, offset)?;
+    FileExt::read_exact_at(file, &mut bytes, offset)?;
     Ok(Bytes::from_owner(bytes))
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{Disk, DiskFile, Space, aligned_copy};
+use super::{Disk, DiskFile, ReadAt, Space, aligned_copy};
 use fault::Faults;
 use inode::{Inode, NameChange};
 
@@ -274,6 +274,13 @@ impl Disk for SimDisk {
         Ok(aligned_copy(bytes.get(offset as usize..end).ok_or(io::ErrorKind::UnexpectedEof)?))
     }
 
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn ReadAt>> {
+        let mut state = self.state.lock();
+        state.begin_read()?;
+        let inode = *state.names.get(path).ok_or_else(not_found)?;
+        Ok(Arc::new(SimFile { disk: self.clone(), inode, boot: state.boot }))
+    }
+
     fn truncate(&self, path: &Path, len: u64) -> io::Result<()> {
         let mut state = self.state.lock();
         state.faults.check()?;
@@ -355,6 +362,17 @@ impl SimFile {
     fn state(&self) -> io::Result<parking_lot::MutexGuard<'_, State>> {
         let state = self.disk.state.lock();
         if state.boot == self.boot { Ok(state) } else { Err(io::Error::other("the process that opened this file is gone")) }
+    }
+}
+
+impl ReadAt for SimFile {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let mut state = self.state()?;
+        state.begin_read()?;
+        let bytes = state.inodes.get(&self.inode).ok_or_else(not_found)?.cached();
+        let end = (offset as usize).checked_add(buffer.len()).ok_or(io::ErrorKind::InvalidInput)?;
+        buffer.copy_from_slice(bytes.get(offset as usize..end).ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
     }
 }
 

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::{FileRef, ImmutableFiles};
 use crate::StorageError;
-use crate::disk::Disk;
+use crate::disk::{Disk, ReadAt};
 use crate::planted::{self, Bug};
 
 const MANIFEST: &str = "snapshot";
@@ -185,6 +185,11 @@ impl ImmutableFiles for ShardFiles {
         Ok(bytes)
     }
 
+    fn open(&self, file: &FileRef) -> Result<Arc<dyn ReadAt>, StorageError> {
+        let path = self.dir.join(&file.name);
+        self.disk.open(&path).map_err(|e| StorageError::io("open", path, e))
+    }
+
     fn map(&self, file: &FileRef) -> Result<Bytes, StorageError> {
         let path = self.dir.join(&file.name);
         let bytes = self.disk.read(&path).map_err(|e| StorageError::io("read", &path, e))?;
@@ -274,6 +279,10 @@ impl ImmutableFiles for ShardWriter {
 
     fn read(&self, file: &FileRef) -> Result<Bytes, StorageError> {
         self.files.read(file)
+    }
+
+    fn open(&self, file: &FileRef) -> Result<Arc<dyn ReadAt>, StorageError> {
+        self.files.open(file)
     }
 
     fn map(&self, file: &FileRef) -> Result<Bytes, StorageError> {

@@ -9,7 +9,8 @@ use super::answers::{Answered, Asked};
 use super::keys::{Admitted, KeyId};
 use super::late::LateRows;
 use super::{ShardState, window_settings};
-use crate::dedup::INSERT_CHUNK;
+use crate::StorageError;
+use crate::dedup::{INSERT_CHUNK, SeenCold};
 use crate::planted::{self, Bug};
 use crate::windows::Row;
 
@@ -52,6 +53,15 @@ pub enum ApplyError {
     OutOfOrder { index: u64, applied: u64 },
     #[error("entry {index}: {source}")]
     Command { index: u64, source: CommandError },
+    #[error("entry {index}: looking for old event ids: {detail}")]
+    Disk { index: u64, detail: String },
+}
+
+/// One part of a command, and which of its events are known to be duplicates.
+struct LookedUp<'a> {
+    request: u64,
+    checked: Result<&'a ArchivedShardBatch, PartError>,
+    seen_cold: SeenCold,
 }
 
 /// The keys of a part's dictionary as numbers.
@@ -82,7 +92,11 @@ impl ShardState {
         self.answers.advance(self.stamp_ms);
         let mut applied = Applied::default();
         match view.body {
-            CommandBody::Batches(parts) => applied.parts = parts.iter().map(|part| self.apply_part(*part)).collect(),
+            CommandBody::Batches(parts) => {
+                let looked_up = parts.iter().map(|part| self.look_up(*part)).collect::<Result<Vec<_>, _>>();
+                let parts = looked_up.map_err(|e| ApplyError::Disk { index, detail: e.to_string() })?;
+                applied.parts = parts.into_iter().map(|part| self.apply_part(part)).collect();
+            }
             CommandBody::Tick => {}
             CommandBody::Configure(settings) => self.configure(settings),
         }
@@ -112,15 +126,25 @@ impl ShardState {
         self.settings = settings;
     }
 
-    fn apply_part(&mut self, part: PartView<'_>) -> PartApplied {
+    /// All that needs the disk, before anything of the entry is counted.
+    fn look_up<'a>(&self, part: PartView<'a>) -> Result<LookedUp<'a>, StorageError> {
         let checked = batch::check_but_keys(part.batch).map_err(PartError::from);
-        let asked = checked.as_ref().ok().and_then(|batch| Asked::new(part.request, batch));
+        let seen_cold = match &checked {
+            Ok(batch) => self.dedup.look_up_cold(batch.ids.iter().map(|id| id.to_native()))?,
+            Err(_) => SeenCold::default(),
+        };
+        Ok(LookedUp { request: part.request, checked, seen_cold })
+    }
+
+    fn apply_part(&mut self, part: LookedUp<'_>) -> PartApplied {
+        let LookedUp { request, checked, seen_cold } = part;
+        let asked = checked.as_ref().ok().and_then(|batch| Asked::new(request, batch));
         if let Some(Answered { counted, duplicates }) = asked.and_then(|asked| self.answers.find(asked)) {
             return PartApplied { counted, duplicates, error: None };
         }
         match checked.and_then(|batch| Ok((batch, self.intern(batch)?))) {
             Ok((batch, keys)) => {
-                let applied = self.count(batch, &keys);
+                let applied = self.count(batch, &keys, &seen_cold);
                 if let Some(asked) = asked {
                     let answered = Answered { counted: applied.counted, duplicates: applied.duplicates };
                     self.answers.remember(self.stamp_ms, asked, answered);
@@ -175,7 +199,7 @@ impl ShardState {
         Ok(keys)
     }
 
-    fn count(&mut self, batch: &ArchivedShardBatch, part_keys: &PartKeys) -> PartApplied {
+    fn count(&mut self, batch: &ArchivedShardBatch, part_keys: &PartKeys, seen_cold: &SeenCold) -> PartApplied {
         let keys = part_keys.ids.as_slice();
         // Rows by dictionary entry, where some entry is beyond the budget; else none are counted.
         let mut rows = vec![0u64; if part_keys.others.is_empty() { 0 } else { keys.len() }];
@@ -190,7 +214,7 @@ impl ShardState {
             for (hash, id) in hashes.iter_mut().zip(ids) {
                 *hash = id.to_native();
             }
-            let new = self.dedup.insert(&hashes[..ids.len()]);
+            let new = self.dedup.insert(&hashes[..ids.len()], seen_cold.chunk(chunk));
             outcome.duplicates += ids.len() as u32 - new.count_ones();
             for (i, &hash) in hashes[..ids.len()].iter().enumerate() {
                 if new & (1 << i) == 0 {

@@ -74,7 +74,7 @@ impl ShardState {
     /// # Errors
     /// More cells than the query allows.
     pub fn query(&self, query: &ShardQuery) -> Result<PartialAnswer, QueryFailed> {
-        self.prepare(query).run(&|| false)
+        self.prepare(query).run(&|| false).map(PartialAnswer::with_cells_only)
     }
 }
 
@@ -84,7 +84,7 @@ impl PreparedQuery {
     /// # Errors
     /// See [`QueryFailed`].
     pub fn run(self, should_stop: &dyn Fn() -> bool) -> Result<PartialAnswer, QueryFailed> {
-        let mut cells = CellMap::new(self.groups.len() as u32, self.buckets, self.cells_max);
+        let mut cells = CellMap::for_query(self.groups.len() as u32, self.buckets, self.cells_max, self.wants);
         self.view.scan(self.wants, &mut cells, should_stop)?;
         let mut other = OtherEvents { names_beyond: self.names_beyond, ..OtherEvents::default() };
         if let Some(others) = &self.others {
@@ -95,9 +95,11 @@ impl PreparedQuery {
                 *events += cell.values.count;
             }
         }
+        let (cells, counts) = self.view.finish(cells);
         Ok(PartialAnswer {
             groups: self.groups,
-            cells: cells.into_cells(),
+            cells,
+            counts,
             metric_known: self.metric_known,
             watermark_ms: self.watermark_ms,
             applied_index: self.applied_index,

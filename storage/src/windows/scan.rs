@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use tallymesh_protocol::aggregate::{Accumulator, Distinct, Wants};
-use tallymesh_protocol::answer::Cell;
+use tallymesh_protocol::aggregate::{Accumulator, Distinct, IdentitySet, Wants};
+use tallymesh_protocol::answer::{Cell, StepCounts};
 use tallymesh_protocol::query::{ScanPlan, Slice};
 use tallymesh_protocol::time::{Grain, MINUTE_MS};
 
 use super::block::{Block, WindowRef};
 use super::columns::ArchivedColumns;
-use super::totals::{Budget, Classes, KeyClass, Totaller, sketches_are_whole};
+use super::totals::{Budget, Classes, KeyClass, Totaller, Unions, sketches_are_whole};
 use super::{OpenRow, Partition, RowsDigest, Tail, WindowStore, make, partition_span_ms};
 
 /// "Not selected" among groups by key.
@@ -107,6 +107,8 @@ pub enum ScanStopped {
 /// Cells (group x bucket) of an answer while they are gathered.
 pub struct CellMap {
     cells: Vec<Cell>,
+    /// In their place, where nothing but counts is asked: by `group * buckets + bucket`.
+    counts: Option<Vec<u64>>,
     cells_max: usize,
     buckets: u64,
     /// Position + 1 by `group * buckets + bucket`, when that is small.
@@ -120,11 +122,35 @@ impl CellMap {
     pub fn new(groups: u32, buckets: u32, cells_max: usize) -> Self {
         let all = u64::from(groups) * u64::from(buckets);
         let dense = if all <= DENSE_CELLS_MAX { vec![0; all as usize] } else { Vec::new() };
-        Self { cells: Vec::new(), cells_max, buckets: u64::from(buckets), dense, sparse: HashMap::new(), last: (NO_GROUP, 0, 0) }
+        Self { cells: Vec::new(), counts: None, cells_max, buckets: u64::from(buckets), dense, sparse: HashMap::new(), last: (NO_GROUP, 0, 0) }
+    }
+
+    /// For what `wants` says: counts alone are kept as numbers.
+    pub fn for_query(groups: u32, buckets: u32, cells_max: usize, wants: Wants) -> Self {
+        let all = u64::from(groups) * u64::from(buckets);
+        if wants == Wants::default() && all <= DENSE_CELLS_MAX.min(cells_max as u64) {
+            return Self { counts: Some(vec![0; all as usize]), ..Self::new(0, buckets, cells_max) };
+        }
+        Self::new(groups, buckets, cells_max)
+    }
+
+    /// Counts events of which nothing else is asked.
+    #[inline]
+    fn count(&mut self, group: u32, bucket: u32, count: u64) -> Result<(), ScanStopped> {
+        match &mut self.counts {
+            Some(counts) => {
+                if let Some(sum) = counts.get_mut((u64::from(group) * self.buckets + u64::from(bucket)) as usize) {
+                    *sum += count;
+                }
+            }
+            None => self.cell(group, bucket)?.count += count,
+        }
+        Ok(())
     }
 
     #[inline]
     fn cell(&mut self, group: u32, bucket: u32) -> Result<&mut Accumulator, ScanStopped> {
+        debug_assert!(self.counts.is_none(), "only counts are asked for");
         if (self.last.0, self.last.1) != (group, bucket) {
             let next = self.cells.len() as u32;
             let at = match self.dense.get_mut((u64::from(group) * self.buckets + u64::from(bucket)) as usize) {
@@ -147,10 +173,16 @@ impl CellMap {
     }
 
     /// In the order in which they were first met.
-    pub fn into_cells(mut self) -> Vec<Cell> {
+    pub fn into_cells(self) -> Vec<Cell> {
+        let (mut cells, counts) = self.finish(|sets| Arc::new(IdentitySet::union(sets)));
+        cells.extend(counts.cells());
+        cells
+    }
+
+    fn finish(mut self, union: impl Fn(&[Arc<IdentitySet>]) -> Arc<IdentitySet>) -> (Vec<Cell>, StepCounts) {
         // Several sets of one cell are joined here, where shards work beside each other; a single one is passed on as it is.
-        self.cells.iter_mut().for_each(|cell| cell.values.join_shared());
-        self.cells
+        self.cells.iter_mut().for_each(|cell| cell.values.join_shared(&union));
+        (self.cells, StepCounts { buckets: self.buckets as u32, counts: self.counts.unwrap_or_default() })
     }
 }
 
@@ -170,6 +202,7 @@ pub struct WindowView {
     digests: Vec<DigestView>,
     rows: Vec<ViewRow>,
     totals_budget: Arc<Budget>,
+    unions: Arc<Unions>,
 }
 
 /// Open rows that are read as a block.
@@ -216,6 +249,7 @@ impl WindowStore {
     pub fn view(&self, plan: &ScanPlan, groups: KeyGroups) -> WindowView {
         if self.totals_budget.take_short() {
             self.levels.iter().flat_map(BTreeMap::values).flat_map(|p| &p.blocks).for_each(|s| s.block.derived().forget_unused());
+            self.unions.forget_unused();
         }
         let slices = &plan.slices;
         debug_assert!(slices.windows(2).all(|s| s[0].to_ms <= s[1].from_ms), "slices are disjoint and in time order");
@@ -246,7 +280,7 @@ impl WindowStore {
                 }
             }
         }
-        WindowView { slices: slices.clone(), groups, blocks, digests, rows, totals_budget: self.totals_budget.clone() }
+        WindowView { slices: slices.clone(), groups, blocks, digests, rows, totals_budget: self.totals_budget.clone(), unions: self.unions.clone() }
     }
 
     /// [`Self::view`] and [`WindowView::scan`] at once.
@@ -292,10 +326,19 @@ impl WindowView {
             self.scan_block(&digest.block(), false, wants, out)?;
         }
         for ViewRow { group, bucket, time_ms, row } in &self.rows {
+            if wants == Wants::default() {
+                out.count(*group, *bucket, 1)?;
+                continue;
+            }
             let value = (!row.value.is_nan()).then_some(row.value);
             out.cell(*group, *bucket)?.add(wants, *time_ms, row.id, row.user, row.session, value);
         }
         Ok(())
+    }
+
+    /// What was gathered, as an answer has it.
+    pub fn finish(&self, cells: CellMap) -> (Vec<Cell>, StepCounts) {
+        cells.finish(|sets| self.unions.of(sets))
     }
 
     fn scan_block(&self, block: &Block, folded: bool, wants: Wants, out: &mut CellMap) -> Result<(), ScanStopped> {
@@ -342,7 +385,12 @@ impl WindowView {
         let totaller = Totaller { block, classes: &groups.classes, budget: &self.totals_budget };
         let counts = totaller.counts();
         for (at, _, bucket) in self.starts_read(block, folded) {
-            add_each(groups, counts.of(at), bucket, out, |cell, count| cell.count += count)?;
+            for &(class, count) in counts.of(at) {
+                let group = groups.of(class);
+                if group != NO_GROUP {
+                    out.count(group, bucket, count)?;
+                }
+            }
         }
         if wants.values || wants.last || wants.quantiles {
             let values = totaller.values();
@@ -394,7 +442,12 @@ impl WindowView {
             for &(key, group) in &self.groups.few {
                 from += keys[from..].partition_point(|k| k.to_native() < key);
                 if keys.get(from).is_some_and(|k| k.to_native() == key) {
-                    add_window(out.cell(group, bucket)?, columns.window(windows.start + from, start_ms), wants);
+                    let window = columns.window(windows.start + from, start_ms);
+                    if wants == Wants::default() {
+                        out.count(group, bucket, window.count())?;
+                    } else {
+                        add_window(out.cell(group, bucket)?, window, wants);
+                    }
                 }
             }
             return Ok(());
@@ -406,7 +459,7 @@ impl WindowView {
             columns.counts.for_range(windows, |count| {
                 let group = keys.next().map_or(NO_GROUP, |key| self.groups.get(key.to_native()));
                 if group != NO_GROUP && stopped.is_ok() {
-                    stopped = out.cell(group, bucket).map(|cell| cell.count += count);
+                    stopped = out.count(group, bucket, count);
                 }
             });
             return stopped;

@@ -2,9 +2,10 @@
 //! first needs them, belong to no state, and are forgotten when memory for them runs out or the block goes; a block never changes, so they need
 //! not be invalidated.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
+use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tallymesh_protocol::aggregate::{Accumulator, Distinct, IdentitySet, Last, Quantiles, Wants};
 use tallymesh_protocol::time::Grain;
@@ -35,6 +36,70 @@ impl Budget {
     /// Whether room should be made.
     pub fn take_short(&self) -> bool {
         self.short.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// Unions of one shard that are kept at most.
+const UNIONS_MAX: usize = 1_024;
+
+/// Unions of sets that stay as they are: of the hours of a day, say, which the next query about that day needs again. Kept within the same budget.
+pub(super) struct Unions {
+    budget: Arc<Budget>,
+    made: Mutex<HashMap<Vec<usize>, Union>>,
+}
+
+struct Union {
+    /// What it is of. As long as they are held, if only so, no other set has the same address, which is what unions are found by.
+    _of: Vec<Weak<IdentitySet>>,
+    union: Arc<IdentitySet>,
+    bytes: usize,
+    used: bool,
+}
+
+impl Unions {
+    pub fn new(budget: Arc<Budget>) -> Self {
+        Self { budget, made: Mutex::default() }
+    }
+
+    pub fn of(&self, sets: &[Arc<IdentitySet>]) -> Arc<IdentitySet> {
+        let key: Vec<usize> = sets.iter().map(|set| Arc::as_ptr(set) as usize).collect();
+        if let Some(union) = self.made.lock().get_mut(&key) {
+            union.used = true;
+            return union.union.clone();
+        }
+        // Outside the lock, as totals are made.
+        let union = Arc::new(IdentitySet::union(sets));
+        let bytes = union.bytes() + size_of::<Union>() + sets.len() * 2 * size_of::<usize>();
+        let mut made = self.made.lock();
+        if made.len() >= UNIONS_MAX {
+            self.forget_unused_of(&mut made);
+        }
+        let used = self.budget.used_bytes.load(Ordering::Relaxed) + bytes;
+        if made.len() < UNIONS_MAX && used <= self.budget.max_bytes {
+            self.budget.used_bytes.fetch_add(bytes, Ordering::Relaxed);
+            let kept = Union { _of: sets.iter().map(Arc::downgrade).collect(), union: union.clone(), bytes, used: true };
+            if let Some(other) = made.insert(key, kept) {
+                self.budget.used_bytes.fetch_sub(other.bytes, Ordering::Relaxed);
+            }
+        } else {
+            self.budget.short.store(true, Ordering::Relaxed);
+        }
+        union
+    }
+
+    /// Forgets what no query has used since the last time.
+    pub fn forget_unused(&self) {
+        self.forget_unused_of(&mut self.made.lock());
+    }
+
+    fn forget_unused_of(&self, made: &mut HashMap<Vec<usize>, Union>) {
+        made.retain(|_, union| {
+            let stays = std::mem::take(&mut union.used);
+            if !stays {
+                self.budget.used_bytes.fetch_sub(union.bytes, Ordering::Relaxed);
+            }
+            stays
+        });
     }
 }
 
@@ -181,13 +246,13 @@ impl Totaller<'_> {
     /// Users by window start, or of the whole block.
     pub fn users(&self) -> Arc<Kept<Arc<IdentitySet>>> {
         let add = |set: &mut Distinct, window: WindowRef<'_>| window.users().add_to(set);
-        self.find(|l| &l.users, || self.add_up(self.is_whole(), add, |s| Arc::new(IdentitySet::of(s))), |s| s.bytes())
+        self.find(|l| &l.users, || self.add_up(self.is_whole(), add, |s| self.set(s)), |s| s.bytes())
     }
 
     /// The same of sessions.
     pub fn sessions(&self) -> Arc<Kept<Arc<IdentitySet>>> {
         let add = |set: &mut Distinct, window: WindowRef<'_>| window.sessions().add_to(set);
-        self.find(|l| &l.sessions, || self.add_up(self.is_whole(), add, |s| Arc::new(IdentitySet::of(s))), |s| s.bytes())
+        self.find(|l| &l.sessions, || self.add_up(self.is_whole(), add, |s| self.set(s)), |s| s.bytes())
     }
 
     /// The same of bins.
@@ -199,6 +264,11 @@ impl Totaller<'_> {
         };
         let bytes = |bins: &Arc<Quantiles>| size_of::<Quantiles>() + bins.heap_bytes();
         self.find(|l| &l.quantiles, || self.add_up(self.is_whole(), add, Arc::new), bytes)
+    }
+
+    fn set(&self, set: Distinct) -> Arc<IdentitySet> {
+        let set = IdentitySet::of(set);
+        Arc::new(if self.block.grain == Grain::Minute { set } else { set.lasting() })
     }
 
     fn is_whole(&self) -> bool {

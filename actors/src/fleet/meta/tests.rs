@@ -1,7 +1,7 @@
 use super::*;
 
 fn founder(number: u64, name: &str) -> Founder {
-    Founder { node: NodeId::from_member(number, 0), name: name.to_owned(), address: format!("127.0.0.1:{number}") }
+    Founder { node: NodeId::from_member(number, 0), name: name.to_owned(), address: format!("127.0.0.1:{number}"), reads: 0 }
 }
 
 fn settings() -> ShardSettings {
@@ -81,4 +81,35 @@ fn name_belongs_to_one_node_at_a_time() {
     state.apply(MetaCommand::Describe { member: founder(1, "other") }).expect("renamed");
     state.apply(MetaCommand::LetIn { asker: founder(3, "n1"), dead: Vec::new() }).expect("the name is free");
     assert_eq!(state.present().count(), 3);
+}
+
+#[test]
+fn entries_are_written_in_a_format_that_every_member_reads() {
+    let reads = |number: u64, name: &str, reads: u16| Founder { reads, ..founder(number, name) };
+    let mut state = founded(3, 3, 1);
+    assert_eq!(state.format(), 0, "nobody has said anything");
+    for number in 1..=3 {
+        assert_eq!(state.format(), 0);
+        state.apply(MetaCommand::Describe { member: reads(number, &format!("n{number}"), 3) }).expect("a member");
+    }
+    assert_eq!(state.format(), 3);
+    let older = state.apply(MetaCommand::LetIn { asker: reads(4, "n4", 2), dead: Vec::new() });
+    assert!(older.is_err_and(|reason| reason.contains("log format 3")), "it could not read the log");
+    state.apply(MetaCommand::LetIn { asker: reads(4, "n4", 4), dead: Vec::new() }).expect("a newer one can");
+    assert_eq!(state.format(), 3);
+    // A member that went back to an older build: what is written from now on, it reads.
+    state.apply(MetaCommand::Describe { member: reads(2, "n2", 2) }).expect("a member");
+    assert_eq!(state.format(), 2);
+    state.apply(MetaCommand::SetState { member: 2, state: MemberState::Gone }).expect("a member");
+    assert_eq!(state.format(), 3, "who is gone reads nothing");
+}
+
+#[test]
+fn members_and_commands_of_older_builds_read() {
+    let old = r#"{"describe":{"member":{"node":"NODE","name":"n1","address":"127.0.0.1:1"}}}"#;
+    let node = serde_json::to_string(&NodeId::from_member(1, 0)).expect("json");
+    let command: MetaCommand = serde_json::from_str(&old.replace("\"NODE\"", &node)).expect("as an older build writes it");
+    let mut state = founded(1, 1, 1);
+    state.apply(command).expect("a member");
+    assert_eq!(state.members[&1].reads, 0);
 }

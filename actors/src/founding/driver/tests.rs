@@ -54,7 +54,7 @@ struct Node {
 async fn start(number: u128, name: &str, address: &str, founders: &[String], disk: Arc<SimDisk>, members: Arc<Members>) -> Node {
     let (node, dir) = (NodeId::from_u128(number << 64), Path::new("/data"));
     disk.create_dir_all(dir).expect("directory");
-    let me = Founder { node, name: name.to_owned(), address: address.to_owned() };
+    let me = Founder { node, name: name.to_owned(), address: address.to_owned(), reads: 0 };
     let config = Config { me, founders: founders.to_vec(), shape: "16".to_owned() };
     let clock = Arc::new(SystemClock::new());
     let service = FoundingService::open(config, disk, dir.to_owned(), clock.clone(), Blocking::Threads).expect("opened");

@@ -171,7 +171,10 @@ impl AnswerCache {
         self.clock.monotonic().saturating_sub(kept.began)
     }
 
-    fn keep(&self, answer: Answer, late_changes: u64, began: Duration) -> Kept {
+    fn keep(&self, mut answer: Answer, late_changes: u64, began: Duration) -> Kept {
+        if let Err(error) = answer.data.write_ahead() {
+            tracing::warn!(%error, "an answer is kept, but not as it is written");
+        }
         let took = self.clock.monotonic().saturating_sub(began);
         let lives = lifetime(self.ttl, self.jitter, self.numbers.next()).saturating_sub(took);
         Kept { bytes: bytes_of(&answer), late_changes, began, lives, answer }
@@ -196,7 +199,7 @@ fn bytes_of(answer: &Answer) -> u32 {
         ROW + row.time.as_ref().map_or(0, String::len) + values(&row.values) + group.sum::<usize>() + compared
     });
     const RECEIPT: usize = 1_024;
-    u32::try_from(RECEIPT + rows.sum::<usize>()).unwrap_or(u32::MAX)
+    u32::try_from(RECEIPT + answer.data.written_bytes() + rows.sum::<usize>()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tallymesh_actors::{Patience, ShardAnswer};
-use tallymesh_protocol::answer::Answer;
+use tallymesh_protocol::answer::{Answer, PartialAnswer};
 use tallymesh_protocol::cardinality::OTHER;
 use tallymesh_protocol::error::{ErrorCode, Problem};
 use tallymesh_protocol::hash::{DEFAULT_TENANT, ShardId};
@@ -17,6 +17,8 @@ use crate::http::App;
 
 /// Answers above this many cells are merged beside the threads that serve other requests.
 const INLINE_CELLS_MAX: usize = 2_000;
+/// So many plain counts are merged in the time of a cell.
+const COUNTS_PER_CELL: usize = 16;
 /// The shards are given the query's time; this much more and the query ends whatever they do.
 const OVERTIME: Duration = Duration::from_millis(500);
 /// Longest wait for a shard to apply the write of a token, and the pause before it is asked again.
@@ -182,7 +184,8 @@ async fn ask(app: &App, prepared: &Arc<PreparedQuery>, leg: &Leg, left: Duration
         }
         tokio::time::sleep(TOKEN_PAUSE).await;
     };
-    let cells: usize = gathered.answers.iter().filter_map(|(_, answer)| answer.as_ref().ok()).map(|a| a.cells.len()).sum();
+    let cells_of = |answer: &PartialAnswer| answer.cells.len() + answer.counts.counts.len() / COUNTS_PER_CELL;
+    let cells: usize = gathered.answers.iter().filter_map(|(_, answer)| answer.as_ref().ok()).map(cells_of).sum();
     let merged = if cells <= INLINE_CELLS_MAX {
         prepared.gather(asked, gathered.answers)
     } else {

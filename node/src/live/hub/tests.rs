@@ -43,7 +43,7 @@ impl Source for Fake {
         let answered = 4 - self.0.is_partial.load(Ordering::Relaxed) as u32;
         let count = self.0.number.load(Ordering::Relaxed) as f64;
         Ok(Answer {
-            data: vec![Row { time: None, group: None, values: BTreeMap::from([("count".to_owned(), Some(count))]), compare: None }],
+            data: vec![Row { time: None, group: None, values: BTreeMap::from([("count".to_owned(), Some(count))]), compare: None }].into(),
             cursor: None,
             receipt: Receipt {
                 complete: answered == 4,

@@ -31,7 +31,7 @@ fn answer(rows: &[(u8, u32)]) -> Answer {
         values: BTreeMap::from([("count".to_owned(), Some(f64::from(count)))]),
         compare: None,
     };
-    Answer { data: rows.iter().map(row).collect(), cursor: None, receipt: receipt(4, 0) }
+    Answer { data: rows.iter().map(row).collect::<Vec<_>>().into(), cursor: None, receipt: receipt(4, 0) }
 }
 
 fn parsed(body: &Bytes) -> Value {

@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::aggregate::Accumulator;
-use crate::answer::{Cell, OtherEvents};
+use crate::answer::{Cell, OtherEvents, Rows, StepCounts};
 use crate::query::QueryParams;
 
 const NOW: i64 = 1_767_268_800_000; // 2026-01-01T12:00:00Z
@@ -28,6 +28,7 @@ fn partial(cells: &[(&str, u32, u64)]) -> PartialAnswer {
                 values: Accumulator { count: *count, ..Accumulator::default() },
             })
             .collect(),
+        counts: StepCounts::default(),
         metric_known: true,
         watermark_ms: NOW - 60_000,
         applied_index: 1,
@@ -72,7 +73,7 @@ fn no_match_is_zero_only_for_a_single_value() {
     let single = answer(&prepare(&[("agg", "count,sum,users,p50")]).expect("prepares"), [empty()]).expect("answers");
     assert_eq!(serde_json::to_value(&single.data).expect("json"), json!([{"values": {"count": 0, "sum": null, "users": 0, "p50": null}}]));
     for pairs in [[("step", "1h")], [("group_by", "event")]] {
-        assert_eq!(answer(&prepare(&pairs).expect("prepares"), [empty()]).expect("answers").data, []);
+        assert_eq!(answer(&prepare(&pairs).expect("prepares"), [empty()]).expect("answers").data, Rows::default());
     }
     let filled = answer(&prepare(&[("step", "1h"), ("fill", "zero"), ("range", "3h")]).expect("prepares"), [empty()]).expect("answers");
     assert_eq!(filled.data.iter().map(|r| r.values["count"]).collect::<Vec<_>>(), [Some(0.0); 3]);
@@ -103,7 +104,7 @@ fn a_missing_shard_fails_or_is_flagged_and_never_turns_into_zero() {
     let flagged = answer(&lenient, [Ok(partial(&[("", 0, 5)])), down()]).expect("allowed");
     assert!(!flagged.receipt.complete);
     assert_eq!((flagged.receipt.shards, flagged.data[0].values["count"]), (ShardsAnswered { asked: 2, answered: 1 }, Some(5.0)));
-    assert_eq!(answer(&lenient, [Ok(PartialAnswer::default()), down()]).expect("allowed").data, [], "not a 0 that nobody knows");
+    assert_eq!(answer(&lenient, [Ok(PartialAnswer::default()), down()]).expect("allowed").data, Rows::default(), "not a 0 that nobody knows");
     assert_eq!(answer(&lenient, [down(), down()]).expect_err("nothing at all").status, 503);
 
     let silent = lenient.gather(3, shards([Ok(partial(&[]))])).expect("allowed");
@@ -123,7 +124,7 @@ fn a_range_older_than_anything_kept_is_not_complete() {
     let prepared = PreparedQuery::new(query, "default", &DefinitionSet::default(), retention, NOW).expect("prepares");
     let got = answer(&prepared, [Ok(partial(&[]))]).expect("answers");
     assert!(!got.receipt.complete);
-    assert_eq!(got.data, []);
+    assert_eq!(got.data, Rows::default());
 }
 
 #[test]

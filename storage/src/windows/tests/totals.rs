@@ -26,9 +26,11 @@ fn selections() -> Vec<(KeyGroups, Vec<u32>)> {
 }
 
 fn answers(store: &WindowStore, plan: &ScanPlan, wants: Wants, groups: KeyGroups) -> BTreeMap<(u32, u32), Accumulator> {
-    let mut cells = CellMap::new(2, plan.buckets, 1 << 20);
-    store.scan(plan, wants, groups, &mut cells).expect("few cells");
-    cells.into_cells().into_iter().map(|c| ((c.group, c.bucket), c.values)).collect()
+    let mut gathered = CellMap::for_query(2, plan.buckets, 1 << 20, wants);
+    let view = store.view(plan, groups);
+    view.scan(wants, &mut gathered, &|| false).expect("few cells");
+    let (cells, counts) = view.finish(gathered);
+    cells.into_iter().chain(counts.cells()).map(|c| ((c.group, c.bucket), c.values)).collect()
 }
 
 fn plans(from_ms: i64) -> Vec<ScanPlan> {
@@ -118,6 +120,7 @@ fn totals_stay_within_their_bytes_and_go_with_their_blocks() {
     const BYTES_MAX: usize = 256 << 10;
     let mut store = WindowStore::new(settings());
     store.totals_budget = Arc::new(crate::windows::totals::Budget::new(BYTES_MAX));
+    store.unions = Arc::new(crate::windows::totals::Unions::new(store.totals_budget.clone()));
     // Every session is another, so that each hour's sets are large.
     for hour in 0..100 {
         for mut row in rows(hour as u64, 600, T0 + hour * HOUR_MS, HOUR_MS) {

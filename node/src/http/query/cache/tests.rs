@@ -1,6 +1,6 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
-use tallymesh_protocol::answer::{Receipt, ShardsAnswered};
+use tallymesh_protocol::answer::{Receipt, Rows, ShardsAnswered};
 use tallymesh_protocol::error::ErrorCode;
 use tokio::sync::Notify;
 
@@ -58,7 +58,7 @@ fn answer(number: usize, answered: u32) -> Answer {
         cache_age_ms: None,
         took_ms: 0,
     };
-    Answer { data: Vec::new(), cursor: None, receipt }
+    Answer { data: Rows::default(), cursor: None, receipt }
 }
 
 fn question(text: &str, is_closed: bool) -> Question {
