@@ -17,9 +17,8 @@ pub struct Dashboards {
     pub queries_per_second: f64,
     pub lasts: Duration,
     pub connections: usize,
-    /// Range of every question.
-    pub from_ms: i64,
-    pub to_ms: i64,
+    /// The last so many hours, as a dashboard asks.
+    pub hours: i64,
 }
 
 /// Asks; each time runs from when the question was due, so that waiting for a connection counts. Sorted.
@@ -28,7 +27,7 @@ pub struct Dashboards {
 /// The node is away, or an answer is an error or not complete.
 pub async fn run(address: &str, plan: &Dashboards) -> Result<Vec<Duration>, CliError> {
     let paths: Vec<_> =
-        queries::paths(plan.from_ms, plan.to_ms).into_iter().map(|(name, path)| (name, format!("{path}&cache=on"))).collect();
+        queries::paths(&format!("range={}h", plan.hours)).into_iter().map(|(name, path)| (name, format!("{path}&cache=on"))).collect();
     let (paths, next) = (Arc::new(paths), Arc::new(AtomicUsize::new(0)));
     let all = (plan.queries_per_second * plan.lasts.as_secs_f64()) as usize;
     let started = Instant::now();

@@ -18,9 +18,9 @@ const QUERIES: [(&str, &str); 4] = [
     ("p95 of value by hour", "metric=*&agg=p95&step=1h"),
 ];
 
-/// The questions as paths, about the range `[from_ms, to_ms)`.
-pub fn paths(from_ms: i64, to_ms: i64) -> Vec<(&'static str, String)> {
-    QUERIES.iter().map(|&(name, query)| (name, format!("/v1/query?{query}&from={from_ms}&to={to_ms}"))).collect()
+/// The questions as paths, about the range that `range` says.
+pub fn paths(range: &str) -> Vec<(&'static str, String)> {
+    QUERIES.iter().map(|&(name, query)| (name, format!("/v1/query?{query}&{range}"))).collect()
 }
 
 /// How long one question took, over and over.
@@ -42,7 +42,7 @@ pub struct Timed {
 pub async fn run(address: &str, from_ms: i64, to_ms: i64, repeat: usize) -> Result<Vec<Timed>, CliError> {
     let mut connection = Connection::open(address).await?;
     let mut results = Vec::with_capacity(QUERIES.len());
-    for (name, path) in paths(from_ms, to_ms) {
+    for (name, path) in paths(&format!("from={from_ms}&to={to_ms}")) {
         let mut times = Vec::with_capacity(repeat);
         let (mut rows, mut first) = (0, Duration::ZERO);
         for round in 0..WARM_UP + repeat {

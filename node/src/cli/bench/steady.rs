@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tallymesh_protocol::time::{Grain, HOUR_MS};
 use tallymesh_storage::clock::{Clock, SystemClock};
 use tokio::time::Instant;
 
@@ -49,7 +50,7 @@ pub async fn freshness(args: FreshnessArgs) -> Result<(), CliError> {
   A minute of 1 600 questions a second while 300 000 events a second come in:
     tallymesh bench dashboard --stream dense --events 1000000 --offer 300000 --queries 1600 --seconds 60")]
 pub struct DashboardArgs {
-    /// What is in the node before, and what goes on coming, with other ids
+    /// What is in the node before, of the time that ends now, and what goes on coming, with other ids
     #[command(flatten)]
     stream: StreamArgs,
     /// Events that come meanwhile, a second
@@ -69,7 +70,8 @@ pub struct DashboardArgs {
 
 pub async fn dashboard(args: DashboardArgs) -> Result<(), CliError> {
     let target = Target::open(&args.stream, Vec::new()).await?;
-    let end_ms = args.stream.end_ms();
+    // Dashboards look at the present: the events are of the time that ends now.
+    let end_ms = Grain::Minute.floor(SystemClock::new().wall_ms());
     let bodies = args.stream.bodies(args.stream.seed, args.stream.events, end_ms).await?;
     run_load(&target.address, bodies.clone(), args.stream.plan()).await?;
     eprintln!("Asking and sending ...");
@@ -77,8 +79,8 @@ pub async fn dashboard(args: DashboardArgs) -> Result<(), CliError> {
     let again = args.stream.bodies(args.stream.seed + 1, args.stream.events, end_ms).await?;
     let rounds = (args.offer * lasts.as_secs_f64() / args.stream.events as f64).ceil().max(1.0) as u32;
     let plan = Plan { events_per_second: Some(args.offer), rounds, ..args.stream.plan() };
-    let from_ms = end_ms - args.stream.stream.span_ms();
-    let viewers = Dashboards { queries_per_second: args.queries, lasts, connections: usize::from(args.viewers), from_ms, to_ms: end_ms };
+    let hours = args.stream.stream.span_ms() / HOUR_MS;
+    let viewers = Dashboards { queries_per_second: args.queries, lasts, connections: usize::from(args.viewers), hours };
     let before = target.usage();
     let began = Instant::now();
     // The events go on a little longer than the questions.
