@@ -135,7 +135,7 @@ impl Fleet {
         &self.inner.peers
     }
 
-    fn meta(&self) -> Option<&MetaGroup> {
+    pub(crate) fn meta(&self) -> Option<&MetaGroup> {
         self.inner.meta.get()
     }
 

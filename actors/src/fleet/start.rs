@@ -195,7 +195,7 @@ async fn join(
     let storage = MetaStorage { disk: options.disk.clone(), dir: options.data_dir.clone(), wal, blocking: Blocking::Threads };
     let meta =
         MetaGroup::open(inner.me, storage, fleet.networks(META)).await.map_err(|detail| StartError::Shard { shard: META, detail })?;
-    inner.server.add(META, meta.raft().clone());
+    inner.server.add(META, meta.raft());
     let founders: Vec<Founder> = match &membership {
         Membership::Founded(accepted) => accepted.seed.founders.clone(),
         Membership::Joined { .. } if was_alone => vec![fleet.founder()],

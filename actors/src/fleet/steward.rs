@@ -11,7 +11,7 @@ use openraft::ChangeMembers;
 use tallymesh_protocol::hash::ShardId;
 use tokio::sync::watch as channel;
 
-use super::meta::group::MetaGroup;
+use super::meta::group::{META, MetaGroup};
 use super::meta::{MetaCommand, MetaState, Placement};
 use super::plan::{self, Census};
 use super::{ASK_TIME_MAX, Fleet};
@@ -124,11 +124,24 @@ pub async fn tend(fleet: Fleet, mut end: channel::Receiver<bool>) {
             }
         }
         if let Some(meta) = fleet.meta() {
+            if let Some(why) = meta.ended_by_itself() {
+                begin_again(&fleet, meta, &why).await;
+            }
             meta.save();
             if meta.leads() {
                 govern(&fleet, meta, &mut absent).await;
             }
         }
+    }
+}
+
+/// As of a shard's replica that openraft has ended; see [`super::settle`].
+async fn begin_again(fleet: &Fleet, meta: &MetaGroup, why: &str) {
+    tracing::warn!(why, "the metadata group's replica here has ended and begins again");
+    fleet.inner.server.remove(META);
+    match meta.begin_again(fleet.networks(META)).await {
+        Ok(()) => fleet.inner.server.add(META, meta.raft()),
+        Err(error) => tracing::error!(%error, "the metadata group's replica here does not begin again; it is tried again"),
     }
 }
 

@@ -129,7 +129,7 @@ impl Fleet {
 
     /// Whether this node, too, does without a leader.
     pub(super) async fn has_lost(&self, shard: ShardId) -> bool {
-        let raft = if shard == META { self.meta().map(|meta| meta.raft().clone()) } else { self.replica(shard).map(|r| r.raft().clone()) };
+        let raft = if shard == META { self.meta().map(|meta| meta.raft()) } else { self.replica(shard).map(|r| r.raft().clone()) };
         // Who has no replica has no leader to lose.
         let Some(raft) = raft else { return true };
         let leader = raft.metrics().borrow().current_leader;
@@ -211,11 +211,12 @@ fn look(fleet: &Fleet, losses: &mut Losses) {
         }
     }
     if let Some(meta) = fleet.meta() {
-        let group = RaftReplica::group_of(meta.raft());
+        let raft = meta.raft();
+        let group = RaftReplica::group_of(&raft);
         let seen = fleet.seen(META, group.leader, &connected, now);
         let order: Vec<u64> = group.voters.iter().copied().collect();
         if losses.look(META, &group, seen, me, &connected, &order, now) {
-            stand(fleet.inner.clone(), META, group, meta.raft().clone());
+            stand(fleet.inner.clone(), META, group, raft);
         }
     }
 }

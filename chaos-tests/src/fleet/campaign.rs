@@ -240,7 +240,6 @@ async fn tell(load: Arc<Load>, progress: watch::Sender<Progress>, stop: Cancella
 fn report(load: &Load, options: &CampaignOptions, faults: &[Fault], verdict: Verdict, resent_at_end: usize, cpu_seconds: f64) -> Report {
     let records = load.records();
     let material = Material { records: &records, faults, shards: options.fleet.shards };
-    let is_read = |what| what == What::Read;
     let mut first = std::collections::BTreeSet::new();
     // The first sight of a shard's leader is no change.
     let changes: Vec<f64> =
@@ -261,14 +260,15 @@ fn report(load: &Load, options: &CampaignOptions, faults: &[Fault], verdict: Ver
         shards: options.fleet.shards,
         took_s: rounded(load.now_ms() / 1e3),
         events,
-        writes: material.requests(|what| what != What::Read),
-        reads: material.requests(is_read),
+        writes: material.requests(|what| !what.is_read()),
+        reads: material.requests(What::is_read),
         resent_at_end,
         verdict,
         faults: material.by_kind(),
-        read_ms_during_faults: material.times(is_read, true),
-        read_ms_quiet: material.times(is_read, false),
-        write_ms_quiet: material.times(|what| what != What::Read, false),
+        read_ms_during_faults: material.times(|what| what == What::Read, true),
+        partial_read_ms_during_faults: material.times(|what| what == What::PartialRead, true),
+        read_ms_quiet: material.times(What::is_read, false),
+        write_ms_quiet: material.times(|what| !what.is_read(), false),
         failed_while_graceful,
         leader_changes: changes.len(),
         leader_changes_unexplained: changes.iter().filter(|&&at| !material.explains(at)).count(),

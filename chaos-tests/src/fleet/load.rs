@@ -32,7 +32,16 @@ pub enum What {
     Probe {
         shard: u16,
     },
+    /// A query that wants all or nothing.
     Read,
+    /// One that takes what there is, if it is flagged (`partial=allow`).
+    PartialRead,
+}
+
+impl What {
+    pub fn is_read(self) -> bool {
+        matches!(self, Self::Read | Self::PartialRead)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

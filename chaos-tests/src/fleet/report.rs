@@ -29,6 +29,8 @@ pub struct Report {
     pub faults: BTreeMap<Kind, OfKind>,
     /// Milliseconds of answers at nodes that were well, while others were not, and in quiet times.
     pub read_ms_during_faults: Times,
+    /// The same of those that take a flagged answer.
+    pub partial_read_ms_during_faults: Times,
     pub read_ms_quiet: Times,
     pub write_ms_quiet: Times,
     /// Requests that failed though only graceful things were done.
@@ -88,7 +90,7 @@ impl Material<'_> {
 
     pub fn by_kind(&self) -> BTreeMap<Kind, OfKind> {
         let acks = Acks::of(self.records);
-        let answered = |record: &&Record| record.what == What::Read && record.outcome == Outcome::Ok;
+        let answered = |record: &&Record| record.what.is_read() && record.outcome == Outcome::Ok;
         let mut answers: Vec<f64> = self.records.iter().filter(answered).map(|record| record.ended_ms).collect();
         answers.sort_by(f64::total_cmp);
         let mut gaps: BTreeMap<Kind, [Vec<f64>; 4]> = BTreeMap::new();
@@ -176,9 +178,10 @@ impl fmt::Display for Report {
         let quiet = |times: Times| format!("p50 {} p99 {} max {} ms", times.p50, times.p99, times.max);
         writeln!(
             f,
-            "read        {} in quiet; {} during faults, at nodes that were well",
+            "read        {} in quiet; during faults, at nodes that were well, {} for all or nothing, {} for all or a flagged part",
             quiet(self.read_ms_quiet),
-            quiet(self.read_ms_during_faults)
+            quiet(self.read_ms_during_faults),
+            quiet(self.partial_read_ms_during_faults)
         )?;
         writeln!(f, "write       {} in quiet", quiet(self.write_ms_quiet))?;
         writeln!(f, "graceful    {} failed requests", self.failed_while_graceful)?;

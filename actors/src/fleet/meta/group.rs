@@ -8,6 +8,7 @@ use std::time::Duration;
 use openraft::error::{ClientWriteError, InitializeError, RaftError};
 use openraft::network::RaftNetworkFactory;
 use openraft::{ChangeMembers, Raft, ServerState, SnapshotPolicy};
+use parking_lot::RwLock;
 use tallymesh_protocol::hash::ShardId;
 use tallymesh_storage::disk::Disk;
 use tallymesh_storage::wal::Wal;
@@ -31,8 +32,11 @@ const _: () = assert!(tallymesh_protocol::limits::SHARDS_MAX < META.0 as usize);
 #[derive(Clone)]
 pub struct MetaGroup {
     me: u64,
-    raft: Raft<ShardRaft>,
+    /// Another one after it has ended by itself.
+    raft: Arc<RwLock<Raft<ShardRaft>>>,
     machine: MetaMachine,
+    wal: Wal,
+    durable: DurableIndex,
     stop: StopReason,
 }
 
@@ -52,18 +56,32 @@ impl MetaGroup {
         let stop = StopReason::new(META);
         let (durable, durable_index) = DurableIndex::new(None);
         let machine = MetaMachine::open(disk, dir, blocking, stop.clone(), durable).map_err(|e| e.to_string())?;
-        let log = LogStore::open(wal, META, durable_index, stop.clone()).map_err(|e| e.to_string())?;
-        let config = openraft::Config { snapshot_policy: SnapshotPolicy::LogsSinceLast(SAVE_EVERY_ENTRIES), ..config("metadata", 0) };
-        let config = config.validate().map_err(|e| e.to_string())?;
-        let raft = Raft::new(me, Arc::new(config), network, log, machine.clone()).await;
-        let raft = raft.map_err(|e| stop.get().unwrap_or_else(|| e.to_string()))?;
-        // As of every group of a fleet.
-        raft.runtime_config().elect(false);
-        Ok(Self { me, raft, machine, stop })
+        let raft = start(me, &wal, &durable_index, &machine, &stop, network).await?;
+        Ok(Self { me, raft: Arc::new(RwLock::new(raft)), machine, wal, durable: durable_index, stop })
     }
 
-    pub fn raft(&self) -> &Raft<ShardRaft> {
-        &self.raft
+    pub fn raft(&self) -> Raft<ShardRaft> {
+        self.raft.read().clone()
+    }
+
+    /// Why openraft ended it, where nothing is wrong with its disk or its state: it can go on as another one.
+    pub fn ended_by_itself(&self) -> Option<String> {
+        let metrics = self.raft().metrics();
+        let metrics = metrics.borrow();
+        let error = metrics.running_state.as_ref().err()?;
+        self.stop.get().is_none().then(|| error.to_string())
+    }
+
+    /// Goes on after [`Self::ended_by_itself`], on the same log and state.
+    ///
+    /// # Errors
+    /// A log that does not read back.
+    pub async fn begin_again(&self, network: impl RaftNetworkFactory<ShardRaft>) -> Result<(), String> {
+        // All that it still does has to be over first.
+        self.shutdown().await;
+        let raft = start(self.me, &self.wal, &self.durable, &self.machine, &self.stop, network).await?;
+        *self.raft.write() = raft;
+        Ok(())
     }
 
     pub fn watch(&self) -> watch::Receiver<Arc<MetaState>> {
@@ -75,11 +93,11 @@ impl MetaGroup {
     }
 
     pub fn leader(&self) -> Option<u64> {
-        self.raft.metrics().borrow().current_leader
+        self.raft().metrics().borrow().current_leader
     }
 
     pub fn leads(&self) -> bool {
-        self.raft.metrics().borrow().state == ServerState::Leader
+        self.raft().metrics().borrow().state == ServerState::Leader
     }
 
     pub fn stopped(&self) -> Option<String> {
@@ -95,7 +113,7 @@ impl MetaGroup {
         if !voters.contains_key(&self.me) {
             return Ok(());
         }
-        match self.raft.initialize(voters).await {
+        match self.raft().initialize(voters).await {
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
             Err(error) => Err(self.stop.get().unwrap_or_else(|| error.to_string())),
         }
@@ -110,7 +128,7 @@ impl MetaGroup {
             Ok(command) => command,
             Err(reason) => return Ok(Err(reason)),
         };
-        let written = tokio::time::timeout(wait, self.raft.client_write(command)).await.map_err(|_| ReplicatorError::NoQuorum)?;
+        let written = tokio::time::timeout(wait, self.raft().client_write(command)).await.map_err(|_| ReplicatorError::NoQuorum)?;
         match written {
             Ok(written) => Ok(written.data.parts.into_iter().next().and_then(|part| part.refused).map_or(Ok(()), Err)),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => Err(ReplicatorError::NotLeader { leader: to.leader_id }),
@@ -121,7 +139,7 @@ impl MetaGroup {
     /// On the leader: one step nearer to a group of those who are present, with the first few of them that live as voters. Whether there was one to take.
     pub async fn tend(&self, alive: &BTreeSet<u64>) -> bool {
         let (voters, learners) = {
-            let metrics = self.raft.metrics();
+            let metrics = self.raft().metrics();
             let metrics = metrics.borrow();
             if metrics.state != ServerState::Leader || metrics.membership_config.membership().get_joint_config().len() > 1 {
                 return false;
@@ -153,7 +171,7 @@ impl MetaGroup {
 
     async fn change(&self, change: ChangeMembers<u64, Peer>, retain: bool) -> bool {
         const CHANGE_TIME_MAX: Duration = Duration::from_secs(5);
-        match tokio::time::timeout(CHANGE_TIME_MAX, self.raft.change_membership(change, retain)).await {
+        match tokio::time::timeout(CHANGE_TIME_MAX, self.raft().change_membership(change, retain)).await {
             Ok(Ok(_)) => true,
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the metadata group could not be changed; it is tried again");
@@ -165,19 +183,37 @@ impl MetaGroup {
 
     /// What is not saved yet is, so that the group holds no log back.
     pub fn save(&self) {
-        let metrics = self.raft.metrics();
+        let metrics = self.raft().metrics();
         let behind = {
             let metrics = metrics.borrow();
             metrics.last_applied > metrics.snapshot
         };
         if behind {
-            let _ = futures::FutureExt::now_or_never(self.raft.trigger().snapshot());
+            let _ = futures::FutureExt::now_or_never(self.raft().trigger().snapshot());
         }
     }
 
     pub async fn shutdown(&self) {
-        if let Err(error) = self.raft.shutdown().await {
+        if let Err(error) = self.raft().shutdown().await {
             tracing::warn!(%error, "the metadata group did not end cleanly");
         }
     }
+}
+
+async fn start(
+    me: u64,
+    wal: &Wal,
+    durable: &DurableIndex,
+    machine: &MetaMachine,
+    stop: &StopReason,
+    network: impl RaftNetworkFactory<ShardRaft>,
+) -> Result<Raft<ShardRaft>, String> {
+    let log = LogStore::open(wal.clone(), META, durable.clone(), stop.clone()).map_err(|e| e.to_string())?;
+    let config = openraft::Config { snapshot_policy: SnapshotPolicy::LogsSinceLast(SAVE_EVERY_ENTRIES), ..config("metadata", 0) };
+    let config = config.validate().map_err(|e| e.to_string())?;
+    let raft = Raft::new(me, Arc::new(config), network, log, machine.clone()).await;
+    let raft = raft.map_err(|e| stop.get().unwrap_or_else(|| e.to_string()))?;
+    // As of every group of a fleet.
+    raft.runtime_config().elect(false);
+    Ok(raft)
 }

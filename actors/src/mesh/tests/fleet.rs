@@ -58,3 +58,23 @@ async fn a_replica_that_ends_by_itself_is_opened_again_with_all_that_was_acked()
     assert_eq!(again[0].as_ref().map(|o| (o.counted, o.duplicates)), Ok((50, 50)));
     mesh.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_metadata_group_that_ends_by_itself_begins_again_and_knows_what_was_agreed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = options(Arc::new(RealDisk), Arc::new(SystemClock::new()), dir.path(), 1);
+    let (waiting, _) = watch::channel(String::new());
+    let mesh = Mesh::start_fleet(options, alone(), &waiting).await.expect("starts");
+    let fleet = mesh.inner.fleet.clone().expect("a fleet");
+    let meta = fleet.meta().expect("it belongs to a cluster");
+    let version = mesh.definitions().version();
+    mesh.define(version, Vec::new()).await.expect("defined");
+
+    meta.raft().shutdown().await.expect("ends");
+    until("it has ended", || meta.ended_by_itself().is_some() || meta.leads()).await;
+    until("it leads again", || meta.ended_by_itself().is_none() && meta.leads()).await;
+    assert_eq!(fleet.state().settings.as_ref().map(|settings| settings.definitions_version), Some(version + 1));
+    mesh.define(version + 1, Vec::new()).await.expect("it takes commands again");
+    assert_eq!(fleet.state().settings.as_ref().map(|settings| settings.definitions_version), Some(version + 2));
+    mesh.shutdown().await;
+}

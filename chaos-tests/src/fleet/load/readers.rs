@@ -111,7 +111,7 @@ async fn question(
             Outcome::Unknown
         }
     };
-    load.record(What::Read, node, began_ms, was_victim, outcome);
+    load.record(if allow_partial { What::PartialRead } else { What::Read }, node, began_ms, was_victim, outcome);
 }
 
 fn check(answer: &Value, shards: u16, grouped: bool, allow_partial: bool, least: u64, most: u64) -> Result<()> {
