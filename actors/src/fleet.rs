@@ -110,6 +110,8 @@ struct Inner {
     clocks: Clocks,
     /// Since when this node leads what, and in which term.
     leading: RwLock<BTreeMap<ShardId, (u64, Duration)>>,
+    /// Until when the lead of a shard is on its way to an heir.
+    handed: RwLock<BTreeMap<ShardId, Duration>>,
     failovers: RwLock<Failovers>,
     mesh: OnceLock<Weak<MeshInner>>,
     leaving: AtomicBool,
@@ -166,6 +168,15 @@ impl Fleet {
     /// Members that gossip sees alive, and this one.
     fn alive(&self) -> BTreeSet<u64> {
         self.inner.view.borrow().alive().map(|info| info.node.member()).chain([self.inner.me]).collect()
+    }
+
+    /// This node tells an heir to stand: for so long it does not stand itself, which would spoil the heir's election.
+    pub(crate) fn hands_over(&self, shard: ShardId, time: Duration) {
+        self.inner.handed.write().insert(shard, self.now() + time);
+    }
+
+    fn is_handing_over(&self, shard: ShardId) -> bool {
+        self.inner.handed.read().get(&shard).is_some_and(|until| self.now() < *until)
     }
 
     pub fn is_leaving(&self) -> bool {

@@ -147,6 +147,7 @@ pub async fn start(
         leaders: Leaders::default(),
         clocks: Clocks::default(),
         leading: Default::default(),
+        handed: Default::default(),
         failovers: Default::default(),
         mesh: OnceLock::new(),
         leaving: AtomicBool::new(false),

@@ -81,6 +81,7 @@ impl Mesh {
         let mut handed = false;
         if tokio::time::timeout(CATCH_UP_TIME_MAX, metrics.wait_for(has_all)).await.is_ok() {
             // Once: every further try is a higher term, and ends a lead that the one before may have begun.
+            fleet.hands_over(shard, STAND_TIME_MAX);
             fleet.ask_to_stand(heir, shard).await;
             let gone = metrics.wait_for(|m| m.current_leader == Some(heir));
             handed = tokio::time::timeout(STAND_TIME_MAX, gone).await.is_ok();

@@ -16,6 +16,8 @@ const KILL_GAP_P99_MS_MAX: f64 = 2_500.0;
 const SILENCE_GAP_P99_MS_MAX: f64 = 4_000.0;
 const GRACEFUL_GAP_MS_MAX: f64 = 200.0;
 const READ_P99_MS_MAX: f64 = 1_000.0;
+/// Between two probes of one shard through one node, where short gaps are looked for.
+const FINE_PROBE: Duration = Duration::from_millis(50);
 
 /// How many faults; fewer for a shorter look.
 fn times(default: usize) -> usize {
@@ -66,7 +68,10 @@ async fn leaders_that_fall_silent() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes: make chaos-figures"]
 async fn nodes_that_are_asked_to_end() -> Result<()> {
-    let report = passes(&options(33, &[Kind::Restart], times(60))?).await?;
+    let mut options = options(33, &[Kind::Restart], times(60))?;
+    // A gap is only seen as finely as is looked.
+    options.probe_every = FINE_PROBE;
+    let report = passes(&options).await?;
     at_most("write gap", write_gap(&report, Kind::Restart).p99, GRACEFUL_GAP_MS_MAX)
 }
 

@@ -56,6 +56,9 @@ pub struct ChaosArgs {
     /// No fault lasts longer, in seconds
     #[arg(long, value_name = "S", default_value_t = 60.0)]
     longest: f64,
+    /// Each shard is probed through each node this often, in milliseconds; a gap is seen no finer
+    #[arg(long, value_name = "MS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    probe: u64,
     /// Print the schedule and end
     #[arg(long)]
     plan: bool,
@@ -112,6 +115,7 @@ fn options(args: &ChaosArgs) -> Result<CampaignOptions, CliError> {
     options.time = Duration::from_secs_f64(args.minutes * 60.0);
     options.lasts_max = Duration::from_secs_f64(args.longest);
     options.writing.batches_per_second = args.rate;
+    options.probe_every = Duration::from_millis(args.probe);
     if !args.faults.is_empty() {
         options.kinds.clone_from(&args.faults);
     } else if args.nodes < 3 {

@@ -191,7 +191,7 @@ pub struct Dedup {
 
 impl Default for Dedup {
     fn default() -> Self {
-        Self { horizon: Period::hours(24), memory: ByteSize::mib(256) }
+        Self { horizon: Period::hours(24), memory: ByteSize::mib(160) }
     }
 }
 

@@ -286,12 +286,19 @@ fn union_of(sets: &[Arc<IdentitySet>]) -> Distinct {
             return Distinct::Sketch(registers);
         }
     }
-    let mut union = match listed {
-        0 => return Distinct::Empty,
-        n => Distinct::Exact(Box::new(HashSet::with_capacity_and_hasher(n.min(ANSWER_EXACT_ENTRIES_MAX + 1), Default::default()))),
-    };
-    lists().flatten().for_each(|&h| union.insert(h));
-    union
+    if listed == 0 {
+        return Distinct::Empty;
+    }
+    let mut union = HashedSet::with_capacity_and_hasher(listed.min(ANSWER_EXACT_ENTRIES_MAX + 1), Default::default());
+    for list in lists() {
+        for &hash in list.iter() {
+            union.insert(hash);
+        }
+        if union.len() > ANSWER_EXACT_ENTRIES_MAX {
+            return Distinct::Sketch(registers_of(sets));
+        }
+    }
+    Distinct::Exact(Box::new(union))
 }
 
 /// The sketch that a window keeps in place of a long list of hashes. Same hashes, same bytes whatever their order is not promised; equal registers are.
