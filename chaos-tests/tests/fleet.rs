@@ -1,4 +1,4 @@
-//! Real processes and real faults: what is promised of a fleet (I5-I7, Q2, Q3, Q8, C1-C4, C6, C9), seen from outside.
+//! Real processes and real faults: what is promised of a fleet (I5-I7, Q2, Q3, Q8, Q9, C1-C4, C6, C9), seen from outside.
 
 #[path = "fleet/coming_back.rs"]
 mod coming_back;
@@ -10,6 +10,8 @@ mod figures;
 mod founding;
 #[path = "fleet/majority.rs"]
 mod majority;
+#[path = "fleet/promql.rs"]
+mod promql;
 #[path = "fleet/short.rs"]
 mod short;
 #[path = "fleet/strangers.rs"]

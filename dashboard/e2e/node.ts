@@ -10,6 +10,8 @@ import type { SentEvent } from "./seed";
 const target = process.env.CARGO_TARGET_DIR ?? resolve(import.meta.dirname, "../../target");
 const BINARY = process.env.TALLYMESH_BIN ?? join(target, "debug/tallymesh");
 const READY_WITHIN_MS = 30_000;
+/** Nodes that found a cluster wait for each other, on a machine that may be busy. */
+const FOUNDED_WITHIN_MS = 60_000;
 const CONFIG = `[[metrics]]\nname = "feature_usage"\nevent = ["feature_used"]\ndimensions = ["feature"]\n`;
 
 async function freePort(): Promise<number> {
@@ -26,8 +28,11 @@ export class TestNode {
   readonly #directory: string;
   #child: ChildProcess | null = null;
 
-  private constructor(port: number) {
+  readonly #extra: string[];
+
+  private constructor(port: number, extra: string[] = []) {
     this.url = `http://127.0.0.1:${port}`;
+    this.#extra = extra;
     this.#directory = mkdtempSync(join(tmpdir(), "tallymesh-e2e-"));
     writeFileSync(join(this.#directory, "cluster.toml"), CONFIG);
   }
@@ -38,10 +43,28 @@ export class TestNode {
     return node;
   }
 
-  async start(): Promise<void> {
+  /** Nodes `n1`, `n2` and so on, which are one cluster. */
+  static async fleet(count: number): Promise<TestNode[]> {
+    const peers: string[] = [];
+    const nodes: TestNode[] = [];
+    for (let i = 0; i < count; i++) peers.push(`127.0.0.1:${await freePort()}`);
+    for (const [i, peer] of peers.entries()) {
+      const own = ["--node", `n${i + 1}`, "--peer", peer, "--advertise", peer, "--join", peers.join(",")];
+      nodes.push(new TestNode(await freePort(), [...own, "--set", "peer.cookie=only-for-tests-0123456789abcdef"]));
+    }
+    try {
+      await Promise.all(nodes.map((node) => node.start(FOUNDED_WITHIN_MS)));
+    } catch (error) {
+      await Promise.all(nodes.map((node) => node.remove()));
+      throw error;
+    }
+    return nodes;
+  }
+
+  async start(withinMs = READY_WITHIN_MS): Promise<void> {
     const directory = this.#directory;
     const args = ["serve", "--config", join(directory, "cluster.toml"), "--data-dir", join(directory, "data")];
-    this.#child = spawn(BINARY, [...args, "--http", new URL(this.url).host], {
+    this.#child = spawn(BINARY, [...args, "--http", new URL(this.url).host, ...this.#extra], {
       stdio: ["ignore", "ignore", "inherit"],
     });
     const isReady = () =>
@@ -49,7 +72,7 @@ export class TestNode {
         (r) => r.ok,
         () => false,
       );
-    await expect.poll(isReady, { timeout: READY_WITHIN_MS, message: `${BINARY} is ready` }).toBe(true);
+    await expect.poll(isReady, { timeout: withinMs, message: `${BINARY} is ready` }).toBe(true);
   }
 
   async stop(): Promise<void> {

@@ -81,3 +81,45 @@ test("names with HTML in them stay text", async ({ page, node }) => {
   await expect(page.locator("main img, main b, main script")).toHaveCount(0);
   expect(await page.title()).toBe("Tallymesh");
 });
+
+test("a week is drawn minute by minute, soon and from a small answer; longer ranges say their step", async ({
+  page,
+  node,
+}) => {
+  const wrong = complaints(page);
+  const sizes: number[] = [];
+  page.on("response", async (response) => {
+    if (!response.url().includes("step=1m") || !response.url().includes("range=7d")) return;
+    const { responseBodySize } = await response.request().sizes();
+    sizes.push(responseBodySize);
+  });
+  const began = Date.now();
+  await page.goto(`${node.url}/?range=7d&tz=UTC`);
+  const errors = page.getByRole("region", { name: "Error rate" });
+  await expect(errors.locator("canvas")).toBeVisible();
+  const drawnMs = Date.now() - began;
+  await expect(errors.getByText("error_occurred as a share of all events, per minute")).toBeVisible();
+  await expect(page.getByTestId("error-rate")).toHaveText(seed.errorRate);
+  await errors.getByRole("button", { name: /^Table/ }).click();
+  await expect(errors.getByText(/^The last 500 of 10,08[01] steps$/)).toBeVisible();
+  await errors.getByRole("button", { name: /^Chart/ }).click();
+  // How long the page is busy with a change that is pushed to it.
+  const busy = page.evaluate(
+    () =>
+      new Promise<number>((done) => {
+        let longest = 0;
+        new PerformanceObserver((list) => {
+          for (const task of list.getEntries()) longest = Math.max(longest, task.duration);
+        }).observe({ type: "longtask" });
+        setTimeout(() => done(longest), 3_000);
+      }),
+  );
+  await node.send([seed.oneMore(`week-${Date.now()}`)]);
+  const longestMs = await busy;
+  console.log(`a week of minutes: ${sizes.join(", ")} bytes, drawn after ${drawnMs} ms, a change ${longestMs} ms`);
+  expect(sizes.length).toBeGreaterThanOrEqual(2);
+  expect(Math.max(...sizes)).toBeLessThan(2 * 1_024 * 1_024);
+  await page.goto(`${node.url}/?range=8d&tz=UTC`);
+  await expect(errors.getByText("per hour (per minute up to 7 days)")).toBeVisible();
+  expect(wrong).toEqual([]);
+});

@@ -104,6 +104,8 @@ pub const PROMQL_LOOKUP_MS: i64 = 24 * 60 * 60 * 1_000;
 /// Selectors of one look-up, and metrics that they may match together.
 pub const PROMQL_LOOKUPS_MAX: usize = 16;
 pub const PROMQL_LOOKUP_METRICS_MAX: usize = 64;
+/// Metrics of one look-up that are asked about at once; each takes a place among the queries that run.
+pub const PROMQL_LOOKUPS_AT_ONCE: usize = 4;
 
 /// Letters of one page, when the request does not say and at most.
 pub const DEAD_LETTERS_PAGE_DEFAULT: usize = 100;

@@ -84,7 +84,7 @@ export function DeadLetters() {
                 </li>
               ))}
             </ul>
-            <ol className="flex flex-col divide-y divide-line">
+            <ol aria-label="Refused events, the newest first" className="flex flex-col divide-y divide-line">
               {shown.map((letter) => (
                 <Letter
                   key={letter.id}

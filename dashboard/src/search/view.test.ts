@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
+import { LIVE_ROWS_MAX } from "../api/live";
 import { queryString } from "../api/query";
-import { fineStepFor, rangeMs, rowsFor, stepFor, timeOf, viewSchema } from "./view";
+import { FINE_DAYS_MAX, fineStepFor, rangeMs, rowsFor, stepFor, timeOf, viewSchema } from "./view";
 
 describe("the view in the address", () => {
   it("drops what cannot be read and keeps the rest", () => {
@@ -17,10 +18,11 @@ describe("the view in the address", () => {
     expect(stepFor(view)).toBe("15m");
   });
 
-  it("asks for as many rows as the range has steps, minute by minute up to two days", () => {
-    const steps = ["1h", "24h", "2d", "7d"].map((range) => fineStepFor({ range }));
-    expect(steps).toEqual(["1m", "1m", "1m", "1h"]);
+  it("asks for as many rows as the range has steps, minute by minute up to a week", () => {
+    const steps = ["1h", "24h", "2d", "7d", "8d", "60d"].map((range) => fineStepFor({ range }));
+    expect(steps).toEqual(["1m", "1m", "1m", "1m", "1h", "1d"]);
     expect(rowsFor({ range: "24h" }, "1m")).toBe(1_442);
+    expect(rowsFor({ range: `${FINE_DAYS_MAX}d` }, "1m"), "the node pushes it").toBeLessThanOrEqual(LIVE_ROWS_MAX);
   });
 
   it("spells equal questions equally", () => {

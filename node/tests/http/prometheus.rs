@@ -204,6 +204,8 @@ async fn prometheus_look_ups_and_errors_are_as_its_clients_expect() {
     for (path, pairs, status, kind, what) in [
         ("query", &[("query", "sum(")][..], 400, "bad_data", "parse error"),
         ("query", &[], 400, "bad_data", "\"query\""),
+        ("query", &[("query", "rate(page_view[99999999999d5m])")], 400, "bad_data", "the duration `99999999999d5m`"),
+        ("query_range", &[("query", "1"), ("start", "0"), ("end", "1"), ("step", "99999999999d5m")], 400, "bad_data", "99999999999d5m"),
         ("query", &[("query", "stddev(page_view)")], 422, "execution", "stddev"),
         ("query", &[("query", "page_view"), ("time", "soon")], 400, "bad_data", "soon"),
         ("query_range", &[("query", "1"), ("start", "0"), ("end", "11000"), ("step", "1")], 400, "bad_data", "11000 points"),

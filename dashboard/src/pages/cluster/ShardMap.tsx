@@ -23,7 +23,7 @@ function Dot({ color }: { color: string }) {
 
 export function Nodes({ state }: { state: Cluster }) {
   return (
-    <ul className="flex flex-col divide-y divide-line">
+    <ul aria-label="Nodes" className="flex flex-col divide-y divide-line">
       {sorted(state).map((node) => (
         <li key={node.id} className="flex items-center gap-3 py-2">
           <Dot color={colorOf(state, node.name)} />

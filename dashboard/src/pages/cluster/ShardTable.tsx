@@ -17,11 +17,11 @@ export function ShardTable({ state, tz }: { state: ClusterState; tz: string }) {
   ];
   return (
     <section aria-label="Table of shards" className="overflow-x-auto" tabIndex={0}>
-      <table className="tabular w-full text-xs">
+      <table className="tabular w-full text-xs" aria-label="Shards">
         <thead className="text-left text-muted">
           <tr>
             {heads.map((head) => (
-              <th key={head} className="py-1.5 pr-4 font-medium whitespace-nowrap">
+              <th key={head} scope="col" className="py-1.5 pr-4 font-medium whitespace-nowrap">
                 {head}
               </th>
             ))}
@@ -30,7 +30,9 @@ export function ShardTable({ state, tz }: { state: ClusterState; tz: string }) {
         <tbody>
           {state.shards.map((s) => (
             <tr key={s.shard} className="border-t border-line">
-              <th className="py-1.5 pr-4 text-left font-medium">{s.shard}</th>
+              <th scope="row" className="py-1.5 pr-4 text-left font-medium">
+                {s.shard}
+              </th>
               <td className="pr-4">
                 {s.stopped ? <span className="text-bad">{s.stopped}</span> : (s.leader ?? UNKNOWN)}
               </td>

@@ -8,6 +8,7 @@ export function Breakdown({
   whole,
   aggregate,
   isCut,
+  summary,
   onPick,
 }: {
   rows: Row[];
@@ -17,6 +18,8 @@ export function Breakdown({
   aggregate: string;
   /** There are groups that `rows` has not. */
   isCut: boolean;
+  /** Says what the bars are, for those who cannot see them. */
+  summary: string;
   onPick: (group: Row["group"]) => void;
 }) {
   const shown = rows.slice(0, top);
@@ -24,7 +27,7 @@ export function Breakdown({
   const rest = rows.length > top ? restOf(shown, whole, aggregate) : null;
   return (
     <>
-      <ol className="flex flex-col gap-1.5">
+      <ol aria-label={summary} className="flex flex-col gap-1.5">
         {shown.map((row) => {
           const value = row.values[aggregate] ?? null;
           const before = row.compare?.values[aggregate];

@@ -135,11 +135,18 @@ export function Explore() {
         top={topOf(question)}
         whole={whole.data}
         aggregate={aggregate}
+        summary={`${aggregate} of ${name}${isGrouped ? ` by ${groups.join(", ")}` : ""}, in order`}
         isCut={Boolean(ranked.data?.cursor)}
         onPick={pick}
       />
     ) : (
-      <GroupTable rows={rows} dimensions={groups} aggregates={aggregatesOf(question)} onPick={pick} />
+      <GroupTable
+        rows={rows}
+        dimensions={groups}
+        aggregates={aggregatesOf(question)}
+        summary={`${aggregatesOf(question).join(", ")} of ${name}${isGrouped ? ` by ${groups.join(", ")}` : ""}`}
+        onPick={pick}
+      />
     );
   }
 

@@ -22,9 +22,11 @@ export function GroupTable(props: {
   rows: Row[];
   dimensions: string[];
   aggregates: string[];
+  /** Says what it has, for those who go from table to table. */
+  summary: string;
   onPick: (group: Row["group"]) => void;
 }) {
-  const { rows, dimensions, aggregates, onPick } = props;
+  const { rows, dimensions, aggregates, summary, onPick } = props;
   const [page, setPage] = useState(0);
   const columns = useMemo(
     () =>
@@ -43,7 +45,7 @@ export function GroupTable(props: {
   return (
     <>
       <div className="overflow-x-auto">
-        <table className="tabular w-full">
+        <table className="tabular w-full" aria-label={summary}>
           <thead className="text-left text-xs text-muted">
             {table.getHeaderGroups().map((group) => (
               <tr key={group.id}>
@@ -53,6 +55,7 @@ export function GroupTable(props: {
                   return (
                     <th
                       key={header.id}
+                      scope="col"
                       aria-sort={direction === "asc" ? "ascending" : direction === "desc" ? "descending" : "none"}
                       className={`py-2 pr-4 font-medium ${isNumber ? "text-right" : ""}`}
                     >
@@ -82,6 +85,8 @@ export function GroupTable(props: {
                     <button
                       type="button"
                       className="block max-w-full truncate text-left hover:underline"
+                      // A dash is not read out.
+                      aria-label={row.original.group?.[d] == null ? `no ${d}` : undefined}
                       onClick={() => onPick(i === 0 ? row.original.group : { [d]: row.original.group?.[d] ?? null })}
                     >
                       {shownGroup(row.original.group?.[d])}

@@ -5,7 +5,7 @@ import { SERIES_COLORS, type Series } from "../../charts/model";
 import { percent, percentTick } from "../../lib/format";
 import { Delta } from "../../panels/Delta";
 import { Panel } from "../../panels/Panel";
-import { fineStepFor, rowsFor, STEP_MS, zoomOf } from "../../search/view";
+import { FINE_DAYS_MAX, fineStepFor, rowsFor, STEP_MS, zoomOf } from "../../search/view";
 import { Body } from "./Body";
 import { columnAt, share, smoothed, sum, timesOf } from "./columns";
 import { usePanel } from "./usePanel";
@@ -15,7 +15,18 @@ const THRESHOLD = 0.01;
 
 /** More minutes than this are too many to see a course in: a line over these many steps leads through them. */
 const NOISY_STEPS = 240;
-const SMOOTHED_STEPS = 15;
+/** Minutes that the line leads through, by how many there are at least: over a week, a quarter of an hour is as noisy as a minute is over a day. */
+const COURSES = [
+  { from: 4_000, width: 60, label: "Over one hour" },
+  { from: 0, width: 15, label: "Over 15 minutes" },
+];
+
+/** More than a week of minutes is not drawn, and the panel says so. */
+const STEP_SAID: Record<string, string> = {
+  "1m": "per minute",
+  "1h": `per hour (per minute up to ${FINE_DAYS_MAX} days)`,
+  "1d": `per day (per minute up to ${FINE_DAYS_MAX} days)`,
+};
 
 export function ErrorRate() {
   const panel = usePanel();
@@ -25,6 +36,7 @@ export function ErrorRate() {
   const errors = useAnswer(panel.inView({ metric: "*", filters: ["event:error_occurred"], step, fill: "zero", limit }));
   const all = useAnswer(panel.inView({ metric: "*", step, fill: "zero", limit }));
   const times = timesOf(all.data);
+  const course = COURSES.find(({ from }) => times.length >= from);
   const rates = (isBefore: boolean) => {
     const counts = columnAt(times, all.data, "count", isBefore);
     const wrong = columnAt(times, errors.data, "count", isBefore);
@@ -32,7 +44,7 @@ export function ErrorRate() {
       total: sum(counts),
       over: share(sum(wrong), sum(counts)),
       steps: counts.map((n, i) => share(wrong[i], n)),
-      course: smoothed(wrong, counts, SMOOTHED_STEPS),
+      course: smoothed(wrong, counts, course?.width ?? 1),
     };
   };
   const now = rates(false);
@@ -42,7 +54,7 @@ export function ErrorRate() {
   const series: Series[] = isNoisy
     ? [
         { key: "rate", label: "Per minute", values: now.steps, color, kind: "line", isNoise: true },
-        { key: "course", label: "Over 15 minutes", values: now.course, color, kind: "line" },
+        { key: "course", label: course?.label ?? "", values: now.course, color, kind: "line" },
       ]
     : [{ key: "rate", label: "Error rate", values: now.steps, color, kind: "line" }];
   if (before && panel.comparedWith) {
@@ -59,7 +71,7 @@ export function ErrorRate() {
   return (
     <Panel
       title="Error rate"
-      hint={`error_occurred as a share of all events, ${step === "1m" ? "per minute" : `per ${step}`}`}
+      hint={`error_occurred as a share of all events, ${STEP_SAID[step]}`}
       receipt={all.data?.receipt}
       staleSinceMs={staleSince(errors, all)}
       withoutFilters={panel.withoutFilters}

@@ -38,7 +38,10 @@ export function TopFeatures() {
   const rows = by ? (result.data?.data ?? []) : [];
   const max = Math.max(1, ...rows.map((r) => r.values.users ?? 0));
   const list = (
-    <ol className="flex h-full flex-col gap-px overflow-y-auto">
+    <ol
+      aria-label="Features by unique users, the most used first"
+      className="flex h-full flex-col gap-px overflow-y-auto"
+    >
       {rows.map((row) => {
         const name = row.group?.[dimension] ?? "";
         const users = row.values.users ?? null;

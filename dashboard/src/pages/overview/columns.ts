@@ -21,12 +21,26 @@ export function sum(column: Column): number | null {
   return known.length ? known.reduce((total, value) => total + value, 0) : null;
 }
 
+/** Sums of what is known of the steps around each, in a time that does not grow with their number: a week has ten thousand minutes. */
+function around(column: Column, width: number): (i: number) => number | null {
+  const half = Math.floor(width / 2);
+  const [total, known] = [[0], [0]];
+  for (const value of column) {
+    total.push((total.at(-1) ?? 0) + (value ?? 0));
+    known.push((known.at(-1) ?? 0) + Number(value !== null));
+  }
+  return (i) => {
+    const [from, to] = [Math.max(0, i - half), Math.min(column.length, i + half + 1)];
+    const between = (upTo: number[]) => (upTo[to] ?? 0) - (upTo[from] ?? 0);
+    return between(known) ? between(total) : null;
+  };
+}
+
 /** Shares over the steps around each, `width` of them: few events a step make a share that jumps. */
 export function smoothed(parts: Column, wholes: Column, width: number): Column {
-  const half = Math.floor(width / 2);
-  const around = (column: Column, i: number) => sum(column.slice(Math.max(0, i - half), i + half + 1));
+  const [part, whole] = [around(parts, width), around(wholes, width)];
   // Unknown stays unknown, whatever is known around it.
-  return wholes.map((whole, i) => (whole === null ? null : share(around(parts, i), around(wholes, i))));
+  return wholes.map((own, i) => (own === null ? null : share(part(i), whole(i))));
 }
 
 /** Null where there is nothing to divide by, or one of both is not known. */

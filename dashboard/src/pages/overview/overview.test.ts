@@ -19,6 +19,7 @@ describe("figures of the overview", () => {
   it("smooth a share by what is counted around it, and keep what is not known", () => {
     expect(smoothed([0, 3, 0, null], [10, 10, 10, null], 3)).toEqual([0.15, 0.1, 0.15, null]);
     expect(smoothed([0, 0], [0, 0], 3)).toEqual([null, null]);
+    expect(smoothed([1, null, 0], [2, 2, 6], 5), "as far as the ends").toEqual([0.1, 0.1, 0.1]);
   });
 
   it("find the metric that counts features however it spells the dimension", () => {

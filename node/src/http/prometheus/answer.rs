@@ -161,15 +161,17 @@ async fn ask(
 ///
 /// # Errors
 /// As [`answer`].
-pub async fn found(app: &App, leaf: Leaf, span_ms: (i64, i64), until: Duration, notes: &mut Notes) -> Result<Vec<Series>, Failure> {
+pub async fn found(app: &App, leaf: Leaf, span_ms: (i64, i64), until: Duration) -> Result<(Vec<Series>, Notes), Failure> {
+    let mut notes = Notes::default();
     let left = until.saturating_sub(app.monotonic());
     let _place = app.queries.enter(left).await?;
     let window = lookup_window(span_ms);
     let leaf = Leaf { aggregate: Aggregate::Count, ..leaf };
-    let Some(read) = fetch(app, leaf, vec![Some(window)], app.now_ms(), left, notes).await? else { return Ok(Vec::new()) };
+    let read = fetch(app, leaf, vec![Some(window)], app.now_ms(), left, &mut notes).await?;
+    let Some(read) = read else { return Ok((Vec::new(), notes)) };
     let mut found = beside(move || series_of(&read, &mut PROMQL_SAMPLES_MAX.clone())).await??;
     found.retain(|s| s.values.iter().flatten().any(|count| *count > 0.0));
-    Ok(found)
+    Ok((found, notes))
 }
 
 /// Whole minutes; whole days where more than a few are looked at, which are kept for longer.

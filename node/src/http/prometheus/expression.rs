@@ -1,6 +1,7 @@
 //! An expression's text into what is evaluated: a tree of operations over leaves, each of which is one question to the shards. What is not supported is
 //! refused here, by its name and with the part of the expression that it stands in.
 
+mod durations;
 mod leaf;
 mod tree;
 
@@ -11,6 +12,7 @@ use promql_parser::parser::{
     AggregateExpr, BinModifier, BinaryExpr, Call, Expr, LabelModifier, VectorMatchCardinality, parse as parse_promql, token,
 };
 
+pub use self::durations::fits as duration_fits;
 pub use self::leaf::{Leaf, LeafMatcher};
 pub use self::tree::{Aggregation, Arithmetic, Comparison, Function, Labels, Node, Operator, Plan, Root, SetOperation};
 use super::envelope::{Failure, Notes};
@@ -68,7 +70,8 @@ fn parse(text: &str) -> Result<Expr, Failure> {
     if text.matches("=~").count() + text.matches("!~").count() > PROMQL_REGEXES_MAX {
         return over("regular expressions", PROMQL_REGEXES_MAX);
     }
-    // The parser panics at numbers that no duration can hold.
+    durations::check(text).map_err(|why| Failure::bad_data(format!("parse error: {why}")))?;
+    // A last resort: a panic of the parser is the end of this question only.
     match std::panic::catch_unwind(|| parse_promql(text)) {
         Ok(Ok(expr)) => Ok(expr),
         Ok(Err(e)) => Err(Failure::bad_data(format!("parse error: {e}"))),

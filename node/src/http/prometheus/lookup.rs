@@ -2,18 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
 use tallymesh_protocol::cardinality::OTHER;
 use utoipa::ToSchema;
 
 use super::answer::found;
 use super::envelope::{Failure, Notes};
-use super::evaluate::LabelSet;
+use super::evaluate::{LabelSet, Series};
 use super::expression::{Leaf, selector};
 use super::request::Form;
 use super::series::dimensions;
 use crate::http::App;
-use crate::limits::{PROMQL_LOOKUP_METRICS_MAX, PROMQL_LOOKUP_MS, PROMQL_LOOKUPS_MAX};
+use crate::limits::{PROMQL_LOOKUP_METRICS_MAX, PROMQL_LOOKUP_MS, PROMQL_LOOKUPS_AT_ONCE, PROMQL_LOOKUPS_MAX};
 
 const NAME: &str = "__name__";
 
@@ -101,25 +102,21 @@ pub async fn label_values(app: &App, label: &str, form: &Form, notes: &mut Notes
     } else {
         matched(app, selectors).await?
     };
-    let _own_place = app.clients.admit_query()?;
-    let until = app.monotonic() + app.config.query.timeout.duration();
-    let mut out: BTreeSet<String> = BTreeSet::new();
-    let mut asked = 0;
+    let mut leaves = Vec::new();
     for (metric, leaf) in targets {
         let is_there = dimensions(&metric, &definitions).iter().any(|d| d.label == label);
-        if label != NAME && !is_there {
-            continue;
+        if label == NAME || is_there {
+            let by = if label == NAME { BTreeSet::new() } else { BTreeSet::from([label.to_owned()]) };
+            leaves.push(Leaf { by: Some(by), ..leaf });
         }
-        asked += 1;
-        if asked > PROMQL_LOOKUP_METRICS_MAX {
-            return Err(Failure::execution(format!(
-                "more than {PROMQL_LOOKUP_METRICS_MAX} metrics have the label `{label}`; name some in match[]"
-            )));
-        }
-        let by = if label == NAME { BTreeSet::new() } else { BTreeSet::from([label.to_owned()]) };
-        let series = found(app, Leaf { by: Some(by), ..leaf }, span_ms, until, notes).await?;
-        out.extend(series.into_iter().filter_map(|mut s| s.labels.remove(label)));
     }
+    if leaves.len() > PROMQL_LOOKUP_METRICS_MAX {
+        return Err(Failure::execution(format!(
+            "more than {PROMQL_LOOKUP_METRICS_MAX} metrics have the label `{label}`; name some in match[]"
+        )));
+    }
+    let series = found_of_each(app, leaves, span_ms, notes).await?;
+    let out: BTreeSet<String> = series.into_iter().filter_map(|mut s| s.labels.remove(label)).collect();
     Ok(out.into_iter().take(limit).collect())
 }
 
@@ -129,12 +126,55 @@ pub async fn series(app: &App, form: &Form, notes: &mut Notes) -> Result<Vec<Lab
     if selectors.is_empty() {
         return Err(Failure::bad_data("no match[] parameter provided"));
     }
-    let targets = matched(app, selectors).await?;
+    let leaves = matched(app, selectors).await?.into_iter().map(|(_, leaf)| leaf).collect();
+    let series = found_of_each(app, leaves, span_ms, notes).await?;
+    let out: BTreeSet<LabelSet> = series.into_iter().map(|s| s.labels).collect();
+    Ok(out.into_iter().take(limit).collect())
+}
+
+/// The series of all of them.
+async fn found_of_each(app: &App, leaves: Vec<Leaf>, span_ms: (i64, i64), notes: &mut Notes) -> Result<Vec<Series>, Failure> {
     let _own_place = app.clients.admit_query()?;
     let until = app.monotonic() + app.config.query.timeout.duration();
-    let mut out: BTreeSet<LabelSet> = BTreeSet::new();
-    for (_, leaf) in targets {
-        out.extend(found(app, leaf, span_ms, until, notes).await?.into_iter().map(|s| s.labels));
+    // More than may run would only wait for each other.
+    let at_once = PROMQL_LOOKUPS_AT_ONCE.min(app.config.query.concurrency).max(1);
+    let questions: Vec<_> = leaves.into_iter().map(|leaf| found(app, leaf, span_ms, until)).collect();
+    let mut out = Vec::new();
+    for (series, own) in in_turns(questions, at_once).await? {
+        out.extend(series);
+        notes.warnings.extend(own.warnings);
+        notes.infos.extend(own.infos);
     }
-    Ok(out.into_iter().take(limit).collect())
+    Ok(out)
+}
+
+/// What all come to, in their order; up to `at_once` of them are under way. The first failure ends the others.
+async fn in_turns<T>(questions: Vec<impl Future<Output = Result<T, Failure>>>, at_once: usize) -> Result<Vec<T>, Failure> {
+    futures::stream::iter(questions).buffered(at_once).try_collect().await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use tokio::sync::Barrier;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn look_ups_run_together_up_to_the_bound_and_keep_their_order() {
+        let (together, running) = (Barrier::new(PROMQL_LOOKUPS_AT_ONCE), AtomicUsize::new(0));
+        let one = async |i: usize| {
+            assert!(running.fetch_add(1, Ordering::SeqCst) < PROMQL_LOOKUPS_AT_ONCE, "{i} is one too many");
+            // None gets further before so many are here.
+            together.wait().await;
+            running.fetch_sub(1, Ordering::SeqCst);
+            Ok::<_, Failure>(i)
+        };
+        let count = 3 * PROMQL_LOOKUPS_AT_ONCE;
+        let questions = (0..count).map(one).collect();
+        let got = tokio::time::timeout(Duration::from_secs(60), in_turns(questions, PROMQL_LOOKUPS_AT_ONCE)).await;
+        assert_eq!(got.expect("they do not wait for each other").expect("no failure"), (0..count).collect::<Vec<_>>());
+    }
 }

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use tallymesh_protocol::time::{MINUTE_MS, SECOND_MS};
 
 use super::envelope::Failure;
+use super::expression::duration_fits;
 use crate::limits::{PROMQL_POINTS_MAX, PROMQL_RANGE_MS_MAX};
 
 /// Moments that are taken: years 1 to 9999, with room for the longest range on either side.
@@ -118,9 +119,12 @@ fn moment(text: &str) -> Result<i64, String> {
 pub fn duration_ms(text: &str) -> Result<i64, String> {
     let ms = match text.parse::<f64>() {
         Ok(seconds) => (seconds * 1e3).round(),
-        Err(_) => promql_parser::util::duration::parse_duration(text)
-            .map_err(|_| format!("cannot parse `{text}` to a valid duration"))?
-            .as_millis() as f64,
+        Err(_) => {
+            duration_fits(text)?;
+            promql_parser::util::duration::parse_duration(text)
+                .map_err(|_| format!("cannot parse `{text}` to a valid duration"))?
+                .as_millis() as f64
+        }
     };
     if ms.is_nan() || ms < 1.0 {
         Err(format!("`{text}` must be more than zero"))
@@ -170,7 +174,7 @@ mod tests {
         for (text, ms) in [("60", 60_000), ("0.5", 500), ("1m30s", 90_000), ("1d", 86_400_000)] {
             assert_eq!(duration_ms(text), Ok(ms), "{text}");
         }
-        for bad in ["0", "-5", "NaN", "soon", "1e300", "1000000d"] {
+        for bad in ["0", "-5", "NaN", "soon", "1e300", "1000000d", "99999999999d5m"] {
             assert!(duration_ms(bad).is_err(), "{bad}");
         }
         assert_eq!((whole_minutes(60_000), whole_minutes(60_001), whole_minutes(1)), (60_000, 120_000, 60_000));
