@@ -72,6 +72,10 @@ pub const LIVE_DELTAS_SHARED_MAX: usize = 4;
 pub const LIVE_EVALUATIONS_MAX: usize = 4;
 /// How long a query that nobody watches any more is kept up to date, for clients that come again.
 pub const LIVE_TOPIC_GRACE: Duration = Duration::from_secs(30);
+/// Between two evaluations of one query, for each who watches it: a thousand who watch cost less than twice what one does.
+pub const LIVE_SPACING_PER_WATCHER: Duration = Duration::from_micros(700);
+/// The longest time between two evaluations of one query for that reason: news are to be seen within a second.
+pub const LIVE_SPACING_MAX: Duration = Duration::from_millis(700);
 /// Pause after an evaluation that failed for a reason that may go by itself.
 pub const LIVE_RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// How long browsers wait before they come again, in milliseconds, and up to how much more: not all at once.

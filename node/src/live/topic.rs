@@ -13,7 +13,7 @@ use tallymesh_protocol::time::MINUTE_MS;
 use tokio::sync::Notify;
 
 use super::known::Known;
-use crate::limits::{LIVE_RETRY_PAUSE, LIVE_TOPIC_GRACE};
+use crate::limits::{LIVE_RETRY_PAUSE, LIVE_SPACING_MAX, LIVE_SPACING_PER_WATCHER, LIVE_TOPIC_GRACE};
 
 /// What an evaluation has seen: it need not be repeated while these stay the same. A step or a relative range moves with full minutes, the finest grain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,16 +32,23 @@ impl Moment {
 #[derive(Debug, Default)]
 pub struct Schedule {
     seen: Option<Moment>,
+    /// When the last one was begun.
+    begun: Option<Duration>,
     is_running: bool,
     retry_at: Option<Duration>,
     unwatched_since: Option<Duration>,
 }
 
 impl Schedule {
-    /// Whether to evaluate now; `now` is monotonic. It counts as running from then on.
-    pub fn begin(&mut self, moment: Moment, now: Duration) -> bool {
-        let is_due = !self.is_running && self.seen != Some(moment) && self.retry_at.is_none_or(|at| at <= now);
-        self.is_running |= is_due;
+    /// Whether to evaluate now; `now` is monotonic. It counts as running from then on. What many watch is evaluated less often: each news costs a write to every one
+    /// of them.
+    pub fn begin(&mut self, moment: Moment, now: Duration, watchers: usize) -> bool {
+        let spacing = LIVE_SPACING_PER_WATCHER.saturating_mul(u32::try_from(watchers).unwrap_or(u32::MAX)).min(LIVE_SPACING_MAX);
+        let is_time = self.begun.is_none_or(|begun| now >= begun + spacing) && self.retry_at.is_none_or(|at| at <= now);
+        let is_due = !self.is_running && self.seen != Some(moment) && is_time;
+        if is_due {
+            (self.is_running, self.begun) = (true, Some(now));
+        }
         is_due
     }
 
@@ -130,7 +137,9 @@ impl Topic {
     }
 
     pub fn begin(&self, moment: Moment, now: Duration) -> bool {
-        self.state.lock().schedule.begin(moment, now)
+        let mut state = self.state.lock();
+        let watchers = state.watchers.len();
+        state.schedule.begin(moment, now, watchers)
     }
 
     pub fn give_up(&self) {
@@ -227,23 +236,38 @@ mod tests {
     fn a_query_is_evaluated_when_something_changed_or_a_minute_began_and_never_twice_at_once() {
         let mut schedule = Schedule::default();
         let moment = |changes, now_ms| Moment::new(changes, now_ms);
-        assert!(schedule.is_new() && schedule.begin(moment(1, 59_999), SECOND));
-        assert!(!schedule.begin(moment(2, 59_999), SECOND), "it runs");
+        assert!(schedule.is_new() && schedule.begin(moment(1, 59_999), SECOND, 1));
+        assert!(!schedule.begin(moment(2, 59_999), SECOND, 1), "it runs");
         schedule.end(moment(1, 59_999), false, SECOND);
-        assert!(!schedule.begin(moment(1, 59_000), SECOND), "nothing is new");
-        assert!(schedule.begin(moment(1, 60_000), SECOND), "a minute began");
+        assert!(!schedule.begin(moment(1, 59_000), SECOND, 1), "nothing is new");
+        assert!(schedule.begin(moment(1, 60_000), SECOND, 1), "a minute began");
         schedule.end(moment(1, 60_000), false, SECOND);
-        assert!(schedule.begin(moment(2, 60_000), SECOND), "something was written");
+        assert!(schedule.begin(moment(2, 60_000), SECOND, 1), "something was written");
     }
 
     #[test]
     fn what_may_go_by_itself_is_tried_again_after_a_pause() {
         let mut schedule = Schedule::default();
         let moment = Moment::new(1, 0);
-        assert!(schedule.begin(moment, SECOND));
+        assert!(schedule.begin(moment, SECOND, 1));
         schedule.end(moment, true, SECOND);
-        assert!(!schedule.begin(moment, SECOND + LIVE_RETRY_PAUSE / 2));
-        assert!(schedule.begin(moment, SECOND + LIVE_RETRY_PAUSE));
+        assert!(!schedule.begin(moment, SECOND + LIVE_RETRY_PAUSE / 2, 1));
+        assert!(schedule.begin(moment, SECOND + LIVE_RETRY_PAUSE, 1));
+    }
+
+    #[test]
+    fn what_many_watch_is_evaluated_less_often_but_never_later_than_the_longest_spacing() {
+        for (watchers, spacing) in [(0, Duration::ZERO), (1, LIVE_SPACING_PER_WATCHER), (100, LIVE_SPACING_PER_WATCHER * 100), (1_000_000, LIVE_SPACING_MAX)] {
+            let mut schedule = Schedule::default();
+            let moment = |changes| Moment::new(changes, 0);
+            assert!(schedule.begin(moment(1), SECOND, watchers), "the first one waits for nothing");
+            schedule.end(moment(1), false, SECOND);
+            if !spacing.is_zero() {
+                assert!(!schedule.begin(moment(2), SECOND + spacing - Duration::from_nanos(1), watchers), "{watchers}");
+            }
+            assert!(schedule.begin(moment(2), SECOND + spacing, watchers), "{watchers}");
+        }
+        assert!(LIVE_SPACING_MAX < SECOND, "within a second of the event");
     }
 
     #[test]

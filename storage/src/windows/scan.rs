@@ -453,16 +453,7 @@ impl WindowView {
             return Ok(());
         }
         if wants == Wants::default() {
-            // Most questions: a count is all that is read of a window.
-            let mut keys = keys.iter();
-            let mut stopped = Ok(());
-            columns.counts.for_range(windows, |count| {
-                let group = keys.next().map_or(NO_GROUP, |key| self.groups.get(key.to_native()));
-                if group != NO_GROUP && stopped.is_ok() {
-                    stopped = out.count(group, bucket, count);
-                }
-            });
-            return stopped;
+            return self.count_windows(columns, windows, bucket, out);
         }
         for (key, window) in keys.iter().zip(windows) {
             let group = self.groups.get(key.to_native());
@@ -471,6 +462,31 @@ impl WindowView {
             }
         }
         Ok(())
+    }
+
+    /// Most questions: a count is all that is read of a window.
+    fn count_windows(&self, columns: &ArchivedColumns, windows: Range<usize>, bucket: u32, out: &mut CellMap) -> Result<(), ScanStopped> {
+        let mut keys = columns.keys[windows.clone()].iter();
+        let (buckets, bucket_at) = (out.buckets as usize, bucket as usize);
+        if let (Some(sums), None) = (&mut out.counts, &self.groups.classes) {
+            let dense = self.groups.dense.as_slice();
+            columns.counts.for_range(windows, |count| {
+                let group = keys.next().and_then(|key| dense.get(key.to_native() as usize)).copied().unwrap_or(NO_GROUP);
+                // Beyond the end where it is not selected.
+                if let Some(sum) = sums.get_mut((group as usize).saturating_mul(buckets).saturating_add(bucket_at)) {
+                    *sum += count;
+                }
+            });
+            return Ok(());
+        }
+        let mut stopped = Ok(());
+        columns.counts.for_range(windows, |count| {
+            let group = keys.next().map_or(NO_GROUP, |key| self.groups.get(key.to_native()));
+            if group != NO_GROUP && stopped.is_ok() {
+                stopped = out.count(group, bucket, count);
+            }
+        });
+        stopped
     }
 }
 

@@ -6,6 +6,7 @@
 //! changes, the answer is as old as it says; once late data has changed its days, it lives [`LATE_CHANGE_AGE_MAX`] at most.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use moka::Expiry;
@@ -33,8 +34,13 @@ struct Key {
     late_changes: Option<u64>,
 }
 
+/// From this share of its life on, in quarters, somebody who asks finds the next answer, and the others go on with this one meanwhile.
+const RENEWED_QUARTERS: u32 = 3;
+
 struct Kept {
     answer: Answer,
+    /// Somebody does.
+    is_renewed: AtomicBool,
     late_changes: u64,
     /// Monotonic time before which nothing of it was read.
     began: Duration,
@@ -97,6 +103,19 @@ impl Expiry<Key, Arc<Kept>> for OwnLife {
     fn expire_after_create(&self, _: &Key, kept: &Arc<Kept>, _: Instant) -> Option<Duration> {
         Some(kept.lives)
     }
+
+    fn expire_after_update(&self, _: &Key, kept: &Arc<Kept>, _: Instant, _: Option<Duration>) -> Option<Duration> {
+        Some(kept.lives)
+    }
+}
+
+/// Whoever renews an answer and gives up leaves it to the next.
+struct Renewal(Arc<Kept>);
+
+impl Drop for Renewal {
+    fn drop(&mut self) {
+        self.0.is_renewed.store(false, Ordering::Relaxed);
+    }
 }
 
 impl AnswerCache {
@@ -131,9 +150,15 @@ impl AnswerCache {
         let changes = late_changes(&question.ranges);
         let key = Key { question: question.text, late_changes: question.is_closed.then_some(changes) };
         let is_outdated = |kept: &Kept| kept.late_changes != changes && self.age(kept) >= LATE_CHANGE_AGE_MAX;
-        if self.kept.get(&key).await.is_some_and(|kept| is_outdated(&kept)) {
-            self.kept.invalidate(&key).await;
-            self.stats.invalidated.add(1);
+        match self.kept.get(&key).await {
+            Some(kept) if is_outdated(&kept) => {
+                self.kept.invalidate(&key).await;
+                self.stats.invalidated.add(1);
+            }
+            Some(kept) if self.is_due(&kept, changes) && !kept.is_renewed.swap(true, Ordering::Relaxed) => {
+                return Ok(self.renew(key, kept, changes, evaluate).await);
+            }
+            Some(_) | None => {}
         }
         let init = async {
             let began = self.clock.monotonic();
@@ -148,15 +173,7 @@ impl AnswerCache {
                 self.stats.misses.add(1);
                 Ok(entry.into_value().answer.clone())
             }
-            Ok(entry) => {
-                self.stats.hits.add(1);
-                let kept = entry.into_value();
-                let age_ms = self.age(&kept).as_millis() as u64;
-                let mut answer = kept.answer.clone();
-                answer.receipt.cache_age_ms = Some(age_ms);
-                answer.receipt.freshness_ms = answer.receipt.freshness_ms.saturating_add(age_ms);
-                Ok(answer)
-            }
+            Ok(entry) => Ok(self.given(&entry.into_value())),
             Err(not_kept) => {
                 self.stats.misses.add(1);
                 match &*not_kept {
@@ -164,6 +181,37 @@ impl AnswerCache {
                     NotKept::Failed(problem) => Err(problem.clone()),
                 }
             }
+        }
+    }
+
+    /// What is kept, with its age.
+    fn given(&self, kept: &Kept) -> Answer {
+        self.stats.hits.add(1);
+        let age_ms = self.age(kept).as_millis() as u64;
+        let mut answer = kept.answer.clone();
+        answer.receipt.cache_age_ms = Some(age_ms);
+        answer.receipt.freshness_ms = answer.receipt.freshness_ms.saturating_add(age_ms);
+        answer
+    }
+
+    /// Whether it is time for the next answer.
+    fn is_due(&self, kept: &Kept, changes: u64) -> bool {
+        let lives = if kept.late_changes == changes { kept.lives } else { kept.lives.min(LATE_CHANGE_AGE_MAX) };
+        self.age(kept) >= lives * RENEWED_QUARTERS / 4
+    }
+
+    /// Finds the next answer before anybody has to wait for it. Where that fails, what is kept will do: it may still be given.
+    async fn renew(&self, key: Key, kept: Arc<Kept>, changes: u64, evaluate: impl Future<Output = Result<Answer, Problem>>) -> Answer {
+        let renewal = Renewal(kept);
+        let began = self.clock.monotonic();
+        match evaluate.await {
+            Ok(answer) if answer.receipt.shards.answered == answer.receipt.shards.asked => {
+                self.stats.misses.add(1);
+                let next = Arc::new(self.keep(answer, changes, began));
+                self.kept.insert(key, next.clone()).await;
+                next.answer.clone()
+            }
+            Ok(_) | Err(_) => self.given(&renewal.0),
         }
     }
 
@@ -177,7 +225,7 @@ impl AnswerCache {
         }
         let took = self.clock.monotonic().saturating_sub(began);
         let lives = lifetime(self.ttl, self.jitter, self.numbers.next()).saturating_sub(took);
-        Kept { bytes: bytes_of(&answer), late_changes, began, lives, answer }
+        Kept { bytes: bytes_of(&answer), late_changes, began, lives, answer, is_renewed: AtomicBool::new(false) }
     }
 }
 

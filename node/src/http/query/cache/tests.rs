@@ -103,9 +103,9 @@ async fn late_data_shortens_the_life_of_an_answer_about_time_that_moves() {
     let bench = bench(|_| {});
     assert_eq!(bench.ask(question("a", false)).await, (1, None));
     bench.late_changes.fetch_add(1, Ordering::Relaxed);
-    bench.clock.turn(9);
-    assert_eq!(bench.ask(question("a", false)).await, (1, Some(9_000)));
-    bench.clock.turn(1);
+    bench.clock.turn(7);
+    assert_eq!(bench.ask(question("a", false)).await, (1, Some(7_000)));
+    bench.clock.turn(3);
     assert_eq!(bench.ask(question("a", false)).await, (2, None));
     bench.clock.turn(20);
     assert_eq!(bench.ask(question("a", false)).await, (2, Some(20_000)), "nothing changed since");
@@ -141,6 +141,39 @@ async fn however_many_wait_there_is_one_evaluation() {
         assert_eq!(asked.await.expect("no panic").expect("answered").receipt.from, "1");
     }
     assert_eq!((bench.evaluated.load(Ordering::Relaxed), bench.hits()), (1, (49, 1)));
+}
+
+#[tokio::test]
+async fn one_who_asks_late_in_an_answers_life_finds_the_next_and_the_others_do_not_wait() {
+    let bench = bench(|c| c.jitter = Period::ZERO);
+    assert_eq!(bench.ask(question("a", false)).await, (1, None));
+    bench.clock.turn(44);
+    assert_eq!(bench.ask(question("a", false)).await, (1, Some(44_000)));
+    bench.clock.turn(1);
+    let (begun, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let renewing = tokio::spawn(held(bench.clone(), begun.clone(), go.clone(), Ok(answer(2, 4))));
+    begun.notified().await;
+    assert_eq!(bench.ask(question("a", false)).await, (1, Some(45_000)), "nobody waits");
+    go.notify_one();
+    assert_eq!(renewing.await.expect("no panic").expect("answered").receipt.cache_age_ms, None);
+    assert_eq!(bench.ask(question("a", false)).await, (2, Some(0)));
+    assert_eq!(bench.hits(), (3, 2));
+}
+
+#[tokio::test]
+async fn a_renewal_that_fails_or_is_given_up_takes_nothing_away() {
+    let bench = bench(|c| c.jitter = Period::ZERO);
+    assert_eq!(bench.ask(question("a", false)).await, (1, None));
+    bench.clock.turn(45);
+    let failing = async { Err(Problem::new(ErrorCode::QueryTimeout, "late")) };
+    let got = bench.cache.answer(question("a", false), |_| 0, failing).await.expect("there is one");
+    assert_eq!((got.receipt.from.as_str(), got.receipt.cache_age_ms), ("1", Some(45_000)));
+    let (begun, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let given_up = tokio::spawn(held(bench.clone(), begun.clone(), go, Ok(answer(9, 4))));
+    begun.notified().await;
+    given_up.abort();
+    assert!(given_up.await.expect_err("aborted").is_cancelled());
+    assert_eq!(bench.ask(question("a", false)).await, (3, None), "the next one does it");
 }
 
 #[tokio::test]
