@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use tokio::time::Instant;
 
 use super::Fleet;
+use super::http::Asked;
 use super::load::Load;
 use super::node::Life;
 use super::proxy::weather::{Way, Weather, between};
@@ -16,6 +17,9 @@ use plan::{Kind, Step};
 
 /// All is well again within this time after a fault, or it is a finding.
 const HEALED_WITHIN: Duration = Duration::from_secs(60);
+/// A drained node leads nothing within this time.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(30);
+const DRAIN_LOOK: Duration = Duration::from_millis(100);
 const CUT: Weather = Weather { cut: true, delay: Duration::ZERO, loss: 0.0 };
 const SLOW: Weather = Weather { cut: false, delay: Duration::from_millis(30), loss: 0.05 };
 
@@ -71,7 +75,7 @@ fn victims(load: &Load, step: &Step) -> BTreeSet<usize> {
         Kind::KillAll | Kind::Rolling | Kind::Slow => (0..nodes).collect(),
         Kind::KillMajority => (0..nodes / 2 + 1).map(|i| (step.target + i) % nodes).collect(),
         Kind::NonTransitive => BTreeSet::from([step.target, step.other]),
-        Kind::Kill | Kind::Isolate | Kind::OneWay | Kind::Restart | Kind::Wipe => BTreeSet::from([step.target]),
+        Kind::Kill | Kind::Isolate | Kind::OneWay | Kind::Restart | Kind::Wipe | Kind::Drain => BTreeSet::from([step.target]),
     }
 }
 
@@ -110,6 +114,14 @@ async fn harm(load: &Load, step: &Step, victims: &BTreeSet<usize>) -> Result<()>
             load.pause(step.lasts).await;
             fleet.proxy.forecast.clear(false);
         }
+        Kind::Drain => {
+            for &victim in victims {
+                drain(load, victim, false).await?;
+                led_away(load, victim).await?;
+                load.pause(step.lasts).await;
+                drain(load, victim, true).await?;
+            }
+        }
         Kind::Restart | Kind::Rolling => {
             for &victim in victims {
                 fleet.terminate(victim).await?;
@@ -119,6 +131,27 @@ async fn harm(load: &Load, step: &Step, victims: &BTreeSet<usize>) -> Result<()>
                 fleet.all_ready(HEALED_WITHIN).await?;
             }
         }
+    }
+    Ok(())
+}
+
+/// Asks any other node, as an operator may.
+async fn drain(load: &Load, victim: usize, undo: bool) -> Result<()> {
+    let fleet = &load.fleet;
+    let door = &fleet.nodes[(victim + 1) % fleet.nodes.len()];
+    let body = serde_json::json!({ "node": fleet.nodes[victim].name, "undo": undo });
+    match fleet.http.post(door, "/v1/cluster/drain", &body, DRAIN_TIME_MAX).await {
+        Asked::Answered(_) => Ok(()),
+        other => anyhow::bail!("{} was asked {body}: {other:?}", door.name),
+    }
+}
+
+/// Until a node leads nothing.
+async fn led_away(load: &Load, victim: usize) -> Result<()> {
+    let deadline = Instant::now() + DRAIN_TIME_MAX;
+    while !load.watch.led_by(victim).is_empty() {
+        anyhow::ensure!(Instant::now() < deadline, "{} still leads after {DRAIN_TIME_MAX:?}", load.fleet.nodes[victim].name);
+        load.pause(DRAIN_LOOK).await;
     }
     Ok(())
 }

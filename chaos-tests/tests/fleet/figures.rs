@@ -68,11 +68,14 @@ async fn leaders_that_fall_silent() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes: make chaos-figures"]
 async fn nodes_that_are_asked_to_end() -> Result<()> {
-    let mut options = options(33, &[Kind::Restart], times(60))?;
+    let mut options = options(33, &[Kind::Restart, Kind::Drain], times(60))?;
     // A gap is only seen as finely as is looked.
     options.probe_every = FINE_PROBE;
     let report = passes(&options).await?;
-    at_most("write gap", write_gap(&report, Kind::Restart).p99, GRACEFUL_GAP_MS_MAX)
+    for kind in [Kind::Restart, Kind::Drain] {
+        at_most(&format!("write gap p99, {kind}"), write_gap(&report, kind).p99, GRACEFUL_GAP_MS_MAX)?;
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

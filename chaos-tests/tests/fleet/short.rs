@@ -22,9 +22,18 @@ pub async fn passes(options: &CampaignOptions) -> Result<Report> {
 #[tokio::test(flavor = "multi_thread")]
 async fn three_nodes_keep_their_promises_through_kills_pauses_cuts_and_restarts() -> Result<()> {
     let mut options = CampaignOptions::new(3, 2, binary()?);
-    options.kinds =
-        vec![Kind::KillLeader, Kind::Pause, Kind::Isolate, Kind::OneWay, Kind::NonTransitive, Kind::Restart, Kind::Kill, Kind::Wipe];
-    options.steps_max = Some(8);
+    options.kinds = vec![
+        Kind::KillLeader,
+        Kind::Pause,
+        Kind::Isolate,
+        Kind::OneWay,
+        Kind::NonTransitive,
+        Kind::Restart,
+        Kind::Kill,
+        Kind::Wipe,
+        Kind::Drain,
+    ];
+    options.steps_max = Some(9);
     options.lasts_max = Duration::from_secs(4);
     passes(&options).await.map(drop)
 }

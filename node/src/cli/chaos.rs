@@ -44,7 +44,7 @@ pub struct ChaosArgs {
     /// Nodes of the fleet
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
     nodes: u8,
-    /// Kinds of faults, by comma: kill-leader, kill, kill-all, kill-majority, pause, isolate, one-way, non-transitive, slow, restart, rolling, wipe
+    /// Kinds of faults, by comma: kill-leader, kill, kill-all, kill-majority, pause, isolate, one-way, non-transitive, slow, restart, rolling, wipe, drain
     #[arg(long, value_name = "KIND,...", value_delimiter = ',')]
     faults: Vec<Kind>,
     /// Copies of each shard

@@ -98,7 +98,7 @@ impl Run {
         u32::from_le_bytes(word(&self.bytes, RUN_HEADER_BYTES + self.entries * 16 + index * 4))
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = Entry> + '_ {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Entry> + '_ {
         (0..self.entries).map(|i| Entry { hash: self.hash(i), second: self.second(i) })
     }
 }
@@ -108,11 +108,17 @@ pub fn filter_key(hash: u128) -> u64 {
     (hash >> 64) as u64
 }
 
-/// A filter over entries in order; `None` when none can be made, then the run is searched without one.
-pub fn build_filter(entries: impl Iterator<Item = Entry>) -> Option<BinaryFuse8> {
-    let mut keys: Vec<u64> = entries.map(|e| filter_key(e.hash)).collect();
+/// Those of entries in order, each once.
+pub fn filter_keys(entries: impl ExactSizeIterator<Item = Entry>) -> Vec<u64> {
+    let mut keys = Vec::with_capacity(entries.len());
+    keys.extend(entries.map(|e| filter_key(e.hash)));
     keys.dedup();
-    BinaryFuse8::try_from(&keys).ok()
+    keys
+}
+
+/// `None` when none can be made; then the run is searched without one.
+pub fn build_filter(keys: &[u64]) -> Option<BinaryFuse8> {
+    BinaryFuse8::try_from(keys).ok()
 }
 
 pub fn encode_filter(filter: &BinaryFuse8) -> Vec<u8> {

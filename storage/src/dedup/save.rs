@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::recent::{ENTRY_MEMORY_BYTES, Entry};
-use super::run::{ColdRun, Run, build_filter, encode_filter, encode_run, seconds_of};
+use super::run::{ColdRun, Run, build_filter, encode_filter, encode_run, filter_keys, seconds_of};
 use super::tail::TailView;
 use crate::StorageError;
 use crate::files::{FileRef, ImmutableFiles};
@@ -239,8 +239,10 @@ impl Next {
         let mut stored = RunRef { file, filter: None, entries: entries.len() as u64, oldest_second, newest_second };
         let mut cold = None;
         if is_cold {
-            let filter = build_filter(entries.iter().copied());
-            drop(entries);
+            // The entries are gone before the filter is made, which takes more memory than they do.
+            let keys = filter_keys(entries.into_iter());
+            let filter = build_filter(&keys);
+            drop(keys);
             if let Some(filter) = &filter {
                 stored.filter = Some(files.write("filter", &encode_filter(filter))?);
             }
@@ -292,7 +294,7 @@ pub(super) fn load_cold(stored: &RunRef, files: &dyn ImmutableFiles) -> Result<A
     let run = Run::open(&stored.file, bytes)?;
     let filter = match &stored.filter {
         Some(file) => Some(super::run::decode_filter(file, &files.read(file)?)?),
-        None => build_filter(run.iter()),
+        None => build_filter(&filter_keys(run.iter())),
     };
     Ok(Arc::new(ColdRun::new(&stored.file, &run, files.open(&stored.file)?, filter)))
 }

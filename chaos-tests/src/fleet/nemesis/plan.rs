@@ -37,10 +37,12 @@ pub enum Kind {
     Rolling,
     /// A node loses its disk and comes back under its name.
     Wipe,
+    /// An operator has a node give away what it leads, and takes it back.
+    Drain,
 }
 
 impl Kind {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::KillLeader,
         Self::Kill,
         Self::KillAll,
@@ -53,6 +55,7 @@ impl Kind {
         Self::Restart,
         Self::Rolling,
         Self::Wipe,
+        Self::Drain,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -69,12 +72,13 @@ impl Kind {
             Self::Restart => "restart",
             Self::Rolling => "rolling",
             Self::Wipe => "wipe",
+            Self::Drain => "drain",
         }
     }
 
     /// Nobody's request may fail.
     pub const fn is_graceful(self) -> bool {
-        matches!(self, Self::Restart | Self::Rolling)
+        matches!(self, Self::Restart | Self::Rolling | Self::Drain)
     }
 
     /// Clients may find nobody who takes writes.
@@ -93,6 +97,7 @@ impl Kind {
             Self::Slow => (3.0, 10.0),
             Self::Restart | Self::Rolling => (0.0, 0.5),
             Self::Wipe => (0.5, 3.0),
+            Self::Drain => (0.5, 3.0),
         }
     }
 }
@@ -153,6 +158,7 @@ impl fmt::Display for Step {
             Kind::Restart => write!(f, "terminate n{n}, start it after {lasts:.1} s"),
             Kind::Rolling => write!(f, "terminate and start one node after the other"),
             Kind::Wipe => write!(f, "kill n{n}, wipe it, start it after {lasts:.1} s"),
+            Kind::Drain => write!(f, "drain n{n}, take it back {lasts:.1} s after it led nothing"),
         }
     }
 }
@@ -210,7 +216,7 @@ mod tests {
     use super::*;
 
     fn outlines() -> Outlines {
-        Outlines { nodes: 3, shards: 16, kinds: Kind::ALL.to_vec(), steps: 60, lasts_max: Duration::from_secs(60) }
+        Outlines { nodes: 3, shards: 16, kinds: Kind::ALL.to_vec(), steps: 65, lasts_max: Duration::from_secs(60) }
     }
 
     #[test]
