@@ -41,7 +41,8 @@ impl StepCounts {
     pub fn cells(&self) -> impl Iterator<Item = Cell> {
         let cell = |group, bucket, count| Cell { group, bucket, values: Accumulator { count, ..Accumulator::default() } };
         let of_group = move |(group, counts): (u32, &[u64])| {
-            let counted: Vec<Cell> = (0..).zip(counts).filter(|(_, count)| **count > 0).map(|(bucket, count)| cell(group, bucket, *count)).collect();
+            let counted: Vec<Cell> =
+                (0..).zip(counts).filter(|(_, count)| **count > 0).map(|(bucket, count)| cell(group, bucket, *count)).collect();
             counted
         };
         self.by_group().flat_map(of_group)

@@ -91,7 +91,8 @@ impl Dedup {
     pub fn look_up_cold(&self, hashes: impl ExactSizeIterator<Item = u128>) -> Result<SeenCold, StorageError> {
         let is_live = |run: &&KnownRun| run.stored.newest_second >= self.floor_second;
         // Cold runs come before those in memory.
-        let cold: Vec<&ColdRun> = self.runs.iter().take_while(|r| r.cold.is_some()).filter(is_live).filter_map(|r| r.cold.as_deref()).collect();
+        let cold: Vec<&ColdRun> =
+            self.runs.iter().take_while(|r| r.cold.is_some()).filter(is_live).filter_map(|r| r.cold.as_deref()).collect();
         if cold.is_empty() {
             return Ok(SeenCold::default());
         }

@@ -175,7 +175,9 @@ impl MetaState {
         let written = self.format();
         if asker.reads < written {
             let reads = asker.reads;
-            return Err(format!("the cluster writes log format {written}, which the build of this node (up to {reads}) does not read: upgrade it first"));
+            return Err(format!(
+                "the cluster writes log format {written}, which the build of this node (up to {reads}) does not read: upgrade it first"
+            ));
         }
         let members: Vec<KnownMember> = self.present().map(|(_, member)| known(member)).collect();
         let number = asker.node.member();

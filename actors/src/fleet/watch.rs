@@ -228,7 +228,12 @@ fn stand(inner: Arc<Inner>, shard: ShardId, group: Group, raft: Raft<ShardRaft>)
         // One whose log is behind cannot win, and its terms would keep whoever can from winning. It stands once all the same: from then on it is free to vote, where its
         // lease on the old leader would forbid it.
         let is_behind = group.leader.is_none() && fleet.is_behind(shard, LEFT_TO_OTHERS);
-        if is_behind || fleet.is_leaving() || fleet.is_handing_over(shard) || fleet.clock_offset().is_far_off() || !fleet.has_lost(shard).await {
+        if is_behind
+            || fleet.is_leaving()
+            || fleet.is_handing_over(shard)
+            || fleet.clock_offset().is_far_off()
+            || !fleet.has_lost(shard).await
+        {
             return;
         }
         let others = group.voters.iter().copied().filter(|member| *member != fleet.inner.me && Some(*member) != group.leader);

@@ -257,7 +257,9 @@ mod tests {
 
     #[test]
     fn what_many_watch_is_evaluated_less_often_but_never_later_than_the_longest_spacing() {
-        for (watchers, spacing) in [(0, Duration::ZERO), (1, LIVE_SPACING_PER_WATCHER), (100, LIVE_SPACING_PER_WATCHER * 100), (1_000_000, LIVE_SPACING_MAX)] {
+        for (watchers, spacing) in
+            [(0, Duration::ZERO), (1, LIVE_SPACING_PER_WATCHER), (100, LIVE_SPACING_PER_WATCHER * 100), (1_000_000, LIVE_SPACING_MAX)]
+        {
             let mut schedule = Schedule::default();
             let moment = |changes| Moment::new(changes, 0);
             assert!(schedule.begin(moment(1), SECOND, watchers), "the first one waits for nothing");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::run::{build_filter, filter_keys, decode_filter, encode_filter, encode_run};
+use super::run::{build_filter, decode_filter, encode_filter, encode_run, filter_keys};
 use super::*;
 use crate::files::FileRef;
 

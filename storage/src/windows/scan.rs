@@ -122,7 +122,15 @@ impl CellMap {
     pub fn new(groups: u32, buckets: u32, cells_max: usize) -> Self {
         let all = u64::from(groups) * u64::from(buckets);
         let dense = if all <= DENSE_CELLS_MAX { vec![0; all as usize] } else { Vec::new() };
-        Self { cells: Vec::new(), counts: None, cells_max, buckets: u64::from(buckets), dense, sparse: HashMap::new(), last: (NO_GROUP, 0, 0) }
+        Self {
+            cells: Vec::new(),
+            counts: None,
+            cells_max,
+            buckets: u64::from(buckets),
+            dense,
+            sparse: HashMap::new(),
+            last: (NO_GROUP, 0, 0),
+        }
     }
 
     /// For what `wants` says: counts alone are kept as numbers.
@@ -280,7 +288,15 @@ impl WindowStore {
                 }
             }
         }
-        WindowView { slices: slices.clone(), groups, blocks, digests, rows, totals_budget: self.totals_budget.clone(), unions: self.unions.clone() }
+        WindowView {
+            slices: slices.clone(),
+            groups,
+            blocks,
+            digests,
+            rows,
+            totals_budget: self.totals_budget.clone(),
+            unions: self.unions.clone(),
+        }
     }
 
     /// [`Self::view`] and [`WindowView::scan`] at once.

@@ -104,7 +104,11 @@ fn a_missing_shard_fails_or_is_flagged_and_never_turns_into_zero() {
     let flagged = answer(&lenient, [Ok(partial(&[("", 0, 5)])), down()]).expect("allowed");
     assert!(!flagged.receipt.complete);
     assert_eq!((flagged.receipt.shards, flagged.data[0].values["count"]), (ShardsAnswered { asked: 2, answered: 1 }, Some(5.0)));
-    assert_eq!(answer(&lenient, [Ok(PartialAnswer::default()), down()]).expect("allowed").data, Rows::default(), "not a 0 that nobody knows");
+    assert_eq!(
+        answer(&lenient, [Ok(PartialAnswer::default()), down()]).expect("allowed").data,
+        Rows::default(),
+        "not a 0 that nobody knows"
+    );
     assert_eq!(answer(&lenient, [down(), down()]).expect_err("nothing at all").status, 503);
 
     let silent = lenient.gather(3, shards([Ok(partial(&[]))])).expect("allowed");

@@ -64,7 +64,15 @@ pub(super) fn sample_answers() -> Vec<(ShardId, ShardResult)> {
     }
     let groups = vec![vec![None, Some("DÉ".to_owned())], vec![Some(String::new()), Some("web".to_owned())]];
     let other = OtherEvents { counted: 3, unjudged: 1 << 40, names_beyond: true };
-    let answer = PartialAnswer { groups, cells, counts: StepCounts::default(), metric_known: true, watermark_ms: -1, applied_index: u64::MAX, other };
+    let answer = PartialAnswer {
+        groups,
+        cells,
+        counts: StepCounts::default(),
+        metric_known: true,
+        watermark_ms: -1,
+        applied_index: u64::MAX,
+        other,
+    };
     let problem = Problem::new(ErrorCode::ShardUnavailable, "no leader is known").retry_after_ms(250);
     vec![(ShardId(5), Ok(answer)), (ShardId(0), Err(problem)), (ShardId(1_023), Ok(PartialAnswer::default()))]
 }
