@@ -44,7 +44,7 @@ pub(super) fn check(setting: Setting, params: &QueryParams, prepared: &PreparedQ
         assert!(rows.len() < whole.data.len(), "a cursor behind the last row");
     }
     // As text: a sum that is no number is equal to itself there.
-    assert_eq!(format!("{rows:?}"), format!("{:?}", whole.data), "by {limit}");
+    assert_eq!(format!("{rows:?}"), format!("{:?}", &*whole.data), "by {limit}");
 }
 
 fn check_rows(rows: &[Row], prepared: &PreparedQuery) {

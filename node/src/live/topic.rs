@@ -236,13 +236,13 @@ mod tests {
     fn a_query_is_evaluated_when_something_changed_or_a_minute_began_and_never_twice_at_once() {
         let mut schedule = Schedule::default();
         let moment = |changes, now_ms| Moment::new(changes, now_ms);
-        assert!(schedule.is_new() && schedule.begin(moment(1, 59_999), SECOND, 1));
-        assert!(!schedule.begin(moment(2, 59_999), SECOND, 1), "it runs");
+        assert!(schedule.is_new() && schedule.begin(moment(1, 59_999), SECOND, 0));
+        assert!(!schedule.begin(moment(2, 59_999), SECOND, 0), "it runs");
         schedule.end(moment(1, 59_999), false, SECOND);
-        assert!(!schedule.begin(moment(1, 59_000), SECOND, 1), "nothing is new");
-        assert!(schedule.begin(moment(1, 60_000), SECOND, 1), "a minute began");
+        assert!(!schedule.begin(moment(1, 59_000), SECOND, 0), "nothing is new");
+        assert!(schedule.begin(moment(1, 60_000), SECOND, 0), "a minute began");
         schedule.end(moment(1, 60_000), false, SECOND);
-        assert!(schedule.begin(moment(2, 60_000), SECOND, 1), "something was written");
+        assert!(schedule.begin(moment(2, 60_000), SECOND, 0), "something was written");
     }
 
     #[test]
