@@ -15,6 +15,8 @@ use crate::shard::Shard;
 
 /// An heir has so long to have all that the leader has.
 const CATCH_UP_TIME_MAX: Duration = Duration::from_millis(400);
+/// An heir that was told to stand asks for this node's vote within this time, or was refused it: then nothing has changed, and waiting would only keep writes waiting.
+const VOTE_TIME_MAX: Duration = Duration::from_millis(200);
 /// An heir that was told to stand has so long to lead; then the old leader goes on, if it still does.
 const STAND_TIME_MAX: Duration = Duration::from_millis(700);
 /// The old leader votes for its heir once it has led for longer than this: before, its own lease forbids it.
@@ -73,7 +75,10 @@ impl Mesh {
         // It would stand in vain, and both would go without a lead for a while.
         tokio::time::sleep(LEAD_TIME_MIN.saturating_sub(fleet.led_for(shard))).await;
         running.hold(true);
+        // What was let in before is in the log first: an heir whose log lacks it is refused.
+        let _ = tokio::time::timeout(CATCH_UP_TIME_MAX, running.drained()).await;
         let mut metrics = replica.raft().metrics();
+        let term = metrics.borrow().current_term;
         let has_all = |m: &openraft::RaftMetrics<u64, crate::raft::Peer>| {
             let has = m.replication.as_ref().and_then(|matched| matched.get(&heir)).and_then(|id| *id).map_or(0, |id| id.index);
             m.state != ServerState::Leader || m.last_log_index.is_some_and(|last| has >= last)
@@ -83,8 +88,11 @@ impl Mesh {
             // Once: every further try is a higher term, and ends a lead that the one before may have begun.
             fleet.hands_over(shard, STAND_TIME_MAX);
             fleet.ask_to_stand(heir, shard).await;
-            let gone = metrics.wait_for(|m| m.current_leader == Some(heir));
-            handed = tokio::time::timeout(STAND_TIME_MAX, gone).await.is_ok();
+            let voted = metrics.wait_for(|m| m.current_term > term);
+            if tokio::time::timeout(VOTE_TIME_MAX, voted).await.is_ok() {
+                let gone = metrics.wait_for(|m| m.current_leader == Some(heir));
+                handed = tokio::time::timeout(STAND_TIME_MAX, gone).await.is_ok();
+            }
         }
         running.hold(false);
         if !handed {
