@@ -67,7 +67,7 @@ fn merged(answers: &[(ShardId, ShardResult)]) -> Merged {
     for answer in answers.iter().chain(answers).filter_map(|a| a.1.as_ref().ok()) {
         merger.push(answer.clone()).unwrap_or_else(|e| panic!("{e}"));
     }
-    let merged = merger.finish().expect("few cells");
+    let merged = merger.finish(None).expect("few cells");
     for cell in &merged.cells {
         let quantile = cell.values.quantiles.quantile(0.5);
         assert!(quantile.is_none_or(f64::is_finite) && cell.values.users.estimate().is_finite());

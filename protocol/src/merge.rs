@@ -4,11 +4,12 @@ mod rows;
 
 pub use rows::{Layout, PagePosition, lay_out, value_of};
 
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
 
 use hashbrown::HashMap;
 
-use crate::aggregate::Accumulator;
+use crate::aggregate::{Accumulator, Distinct};
 use crate::answer::{Cell, GroupKey, OtherEvents, PartialAnswer};
 use crate::error::{ErrorCode, Problem};
 use crate::limits::POINTS_PER_GROUP_MAX;
@@ -138,10 +139,16 @@ impl Merger {
         if self.cells.len() > self.cells_max { Err(too_many_cells(self.cells_max)) } else { Ok(()) }
     }
 
+    /// With `leading`, only what leads has its sets; see there.
+    ///
     /// # Errors
     /// As [`Self::push`].
-    pub fn finish(mut self) -> Result<Merged, Problem> {
+    pub fn finish(mut self, leading: Option<Leading>) -> Result<Merged, Problem> {
         self.take_counts()?;
+        match leading {
+            Some(leading) => leading.settle(&mut self.cells),
+            None => self.cells.iter_mut().for_each(|cell| cell.values.settle()),
+        }
         let mut groups: Vec<(GroupKey, u32)> = self.groups.into_iter().collect();
         groups.sort_unstable_by(|a, b| compare_groups(&a.0, &b.0));
         let mut ranks = vec![0; groups.len()];
@@ -151,7 +158,6 @@ impl Merger {
         let mut cells = self.cells;
         for cell in &mut cells {
             cell.group = ranks[cell.group as usize];
-            cell.values.settle();
         }
         cells.sort_unstable_by_key(|c| (c.bucket, c.group));
         Ok(Merged {
@@ -161,6 +167,40 @@ impl Merger {
             watermark_ms: self.watermark_ms,
             other: self.other,
         })
+    }
+}
+
+/// Only the cells whose sets have the most members will be read. Telling how many a set has, exactly, is most of the work of such an answer, so it is not done for sets
+/// that are surely smaller than so many others: they become empty. Sets that need no work stay as they are, so the largest relative error is that of all cells: a set
+/// that might yet have one is only left out where those that lead have it.
+#[derive(Clone, Copy, Debug)]
+pub struct Leading {
+    /// The only sets there are.
+    pub sets: fn(&mut Accumulator) -> &mut Distinct,
+    /// How many cells lead.
+    pub cells: usize,
+}
+
+impl Leading {
+    fn settle(self, cells: &mut [Cell]) {
+        let mut by_bound: Vec<(f64, usize)> =
+            cells.iter_mut().enumerate().map(|(at, cell)| ((self.sets)(&mut cell.values).bound(), at)).collect();
+        by_bound.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+        // Estimates are whole numbers.
+        let mut most: BinaryHeap<Reverse<u64>> = BinaryHeap::new();
+        for (bound, at) in by_bound {
+            let set = (self.sets)(&mut cells[at].values);
+            let may_lead = most.len() < self.cells || most.peek().is_some_and(|Reverse(least)| bound >= *least as f64);
+            if !may_lead && !set.is_settled() {
+                *set = Distinct::default();
+                continue;
+            }
+            set.settle();
+            most.push(Reverse(set.estimate() as u64));
+            if most.len() > self.cells {
+                most.pop();
+            }
+        }
     }
 }
 

@@ -126,6 +126,28 @@ impl Distinct {
         }
     }
 
+    /// No less than what it says once it is [settled](Self::settle). Settles it where that is no more work.
+    pub fn bound(&mut self) -> f64 {
+        let Self::Shared(sets) = self else { return self.estimate() };
+        let listed: Option<usize> = sets.iter().map(|set| set.hashes.as_ref().map(|hashes| hashes.len())).sum();
+        if let Some(listed) = listed.filter(|listed| *listed <= ANSWER_EXACT_ENTRIES_MAX) {
+            return listed as f64;
+        }
+        let registers = registers_of(sets);
+        let estimate = registers.estimate();
+        if listed.is_some() && estimate <= SURELY_INEXACT {
+            // It is exact, and then it has no more than that, or it says this.
+            return estimate.round().max(ANSWER_EXACT_ENTRIES_MAX as f64);
+        }
+        *self = Self::Sketch(registers);
+        estimate.round()
+    }
+
+    /// Whether reading it takes no work.
+    pub fn is_settled(&self) -> bool {
+        !matches!(self, Self::Shared(_))
+    }
+
     /// Joins shared sets into one where there are several, so that whoever merges this with others has less to do. Lasting ones are joined by
     /// `join_lasting`, which may know their union already.
     pub fn join_shared(&mut self, join_lasting: impl FnOnce(&[Arc<IdentitySet>]) -> Arc<IdentitySet>) {

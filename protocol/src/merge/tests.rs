@@ -63,7 +63,7 @@ fn shard_answers(samples: &[Sample]) -> Vec<PartialAnswer> {
 fn merged(samples: &[Sample]) -> Merged {
     let mut merger = Merger::new(1_000);
     shard_answers(samples).into_iter().for_each(|a| merger.push(a).expect("few cells"));
-    merger.finish().expect("few cells")
+    merger.finish(None).expect("few cells")
 }
 
 const STARTS: [i64; 4] = [0, 60_000, 120_000, 180_000];
@@ -271,7 +271,7 @@ fn groups_without_events_in_the_range_are_not_filled() {
     merger.push(PartialAnswer { groups, cells, ..PartialAnswer::default() }).expect("one cell");
     let (wanted, names) = ([Aggregate::Count], ["g".to_owned()]);
     let layout = Layout { fill: Fill::Zero, ..layout(&wanted, &names, Order::Time, 100) };
-    let rows = lay_out(&layout, &merger.finish().expect("few cells"), None).expect("small").rows;
+    let rows = lay_out(&layout, &merger.finish(None).expect("few cells"), None).expect("small").rows;
     assert_eq!(rows.iter().map(|r| key(r).1).collect::<Vec<_>>(), vec![Some("g2".to_owned()); STARTS.len()]);
 }
 
@@ -286,7 +286,7 @@ fn a_sum_beyond_a_double_is_null_and_last_in_order() {
     let groups = [Some(1), Some(2), Some(3)].map(group_key).to_vec();
     let cells = vec![cell(0, &[f64::MAX, f64::MAX]), cell(1, &[f64::MIN, f64::MIN]), cell(2, &[7.0])];
     merger.push(PartialAnswer { groups, cells, ..PartialAnswer::default() }).expect("three cells");
-    let merged = merger.finish().expect("few cells");
+    let merged = merger.finish(None).expect("few cells");
     for order in [Order::Value, Order::ValueDescending] {
         let rows = lay_out(&layout(&[Aggregate::Sum, Aggregate::Avg, Aggregate::Max], &["g".to_owned()], order, 10), &merged, None)
             .expect("small")
@@ -339,7 +339,59 @@ fn the_stated_error_is_that_of_the_roughest_cell() {
         Cell { group: 0, bucket: 1, values: rough },
     ];
     merger.push(PartialAnswer { groups: vec![group_key(None)], cells, ..PartialAnswer::default() }).expect("two cells");
-    assert_eq!(page(&merger.finish().expect("few cells"))["users"], DISTINCT_TWO_STANDARD_ERRORS);
+    assert_eq!(page(&merger.finish(None).expect("few cells"))["users"], DISTINCT_TWO_STANDARD_ERRORS);
+}
+
+/// Users `from` to `to`, as a shard would have them: a list that others hold too, or the sketch of one.
+fn users(from: u64, to: u64, is_sketch: bool) -> Distinct {
+    let hashes = (from..to).map(|user| crate::hash::identity_hash(format!("u_{user}").as_bytes()));
+    let mut users = Distinct::default();
+    if is_sketch {
+        users.merge_sketch(&crate::aggregate::sketch_of(hashes).serialize());
+        return users;
+    }
+    hashes.for_each(|hash| users.insert(hash));
+    Distinct::shared(std::sync::Arc::new(crate::aggregate::IdentitySet::of(users)))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Sizes around where sets stop being exact, parts that overlap, and some sketches.
+    #[test]
+    fn what_leads_is_the_same_whether_the_others_are_told_exactly_or_not(
+        groups in prop::collection::vec(prop::collection::vec((0..20_000u64, 0..17_000u64, prop::bool::weighted(0.1)), 1..4), 1..9),
+        limit in 1..6usize,
+    ) {
+        let mut mergers = [Merger::new(1_000), Merger::new(1_000)];
+        for (nth, parts) in groups.iter().enumerate() {
+            for &(from, length, is_sketch) in parts {
+                let values = Accumulator { count: 1, users: users(from, from + length, is_sketch), ..Accumulator::default() };
+                let cells = vec![Cell { group: 0, bucket: 0, values }];
+                for merger in &mut mergers {
+                    merger.push(PartialAnswer { groups: vec![group_key(Some(nth as u8))], cells: cells.clone(), ..PartialAnswer::default() }).expect("one cell");
+                }
+            }
+        }
+        let [whole, leading] = mergers;
+        let leading = leading.finish(Some(Leading { sets: |values| &mut values.users, cells: limit })).expect("few cells");
+        let names = ["g".to_owned()];
+        let page = |merged| lay_out(&layout(&[Aggregate::Users], &names, Order::ValueDescending, limit), merged, None).expect("small");
+        prop_assert_eq!(page(&leading), page(&whole.finish(None).expect("few cells")));
+    }
+}
+
+#[test]
+fn sets_that_cannot_lead_are_left_out() {
+    let mut merger = Merger::new(10);
+    for (group, size) in [(1, 400), (2, 30), (3, 500), (4, 20)] {
+        let values = Accumulator { count: 7, users: users(0, size, false), ..Accumulator::default() };
+        let cells = vec![Cell { group: 0, bucket: 0, values }];
+        merger.push(PartialAnswer { groups: vec![group_key(Some(group))], cells, ..PartialAnswer::default() }).expect("one cell");
+    }
+    let merged = merger.finish(Some(Leading { sets: |values| &mut values.users, cells: 2 })).expect("few cells");
+    let left: Vec<_> = merged.cells.iter().map(|cell| (cell.values.users.estimate(), cell.values.count)).collect();
+    assert_eq!(left, [(400.0, 7), (0.0, 7), (500.0, 7), (0.0, 7)]);
 }
 
 #[test]
@@ -359,7 +411,7 @@ fn the_watermark_is_that_of_the_shard_furthest_behind() {
         for &(watermark_ms, applied_index) in marks {
             merger.push(PartialAnswer { watermark_ms, applied_index, ..PartialAnswer::default() }).expect("no cells");
         }
-        merger.finish().expect("few cells").watermark_ms
+        merger.finish(None).expect("few cells").watermark_ms
     };
     assert_eq!(watermark(&[(50, 3), (20, 9), (-(1 << 53), 1), (i64::MIN, 1)]), Some(20));
     assert_eq!(watermark(&[(0, 0), (i64::MIN, 1)]), None, "nothing was ever written");
@@ -386,9 +438,9 @@ proptest! {
             listed.push(as_cells).expect("few cells");
             counted.push(as_counts).expect("few cells");
         }
-        let listed = listed.finish().expect("few cells");
-        prop_assert_eq!(&counted.finish().expect("few cells"), &listed);
-        prop_assert_eq!(&mixed.finish().expect("few cells"), &listed);
+        let listed = listed.finish(None).expect("few cells");
+        prop_assert_eq!(&counted.finish(None).expect("few cells"), &listed);
+        prop_assert_eq!(&mixed.finish(None).expect("few cells"), &listed);
     }
 }
 
@@ -397,5 +449,5 @@ fn too_many_counts_are_refused_as_cells_are() {
     let mut merger = Merger::new(3);
     let counts = StepCounts { buckets: 4, counts: vec![1; 4] };
     merger.push(PartialAnswer { groups: vec![group_key(None)], counts, ..PartialAnswer::default() }).expect("no cells yet");
-    assert_eq!(merger.finish().expect_err("four cells").code, ErrorCode::TooManyCells);
+    assert_eq!(merger.finish(None).expect_err("four cells").code, ErrorCode::TooManyCells);
 }

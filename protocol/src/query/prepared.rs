@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use jiff::{Timestamp, ToSpan};
 
-use super::{Aggregate, Compare, MetricQuery, MetricSelector, Partial, Resolved, ShardQuery, Step, StepWidth, TimeRange, cursor};
+use super::{Aggregate, Compare, MetricQuery, MetricSelector, Order, Partial, Resolved, ShardQuery, Step, StepWidth, TimeRange, cursor};
+use crate::aggregate::{Accumulator, Distinct};
 use crate::answer::{Answer, PartialAnswer, Receipt, ShardsAnswered};
 use crate::cardinality::OTHER;
 use crate::definition::DefinitionSet;
 use crate::error::{ErrorCode, Problem, nearest};
 use crate::hash::ShardId;
 use crate::limits::ANSWER_CELLS_MAX;
-use crate::merge::{Layout, Merged, Merger, lay_out};
+use crate::merge::{Layout, Leading, Merged, Merger, lay_out};
 use crate::plan::{QueryPlan, Retention, plan};
 use crate::time::rfc3339;
 
@@ -120,12 +121,28 @@ impl PreparedQuery {
         if answered < asked && (self.query.partial == Partial::Fail || answered == 0) {
             return Err(incomplete(asked, answered, &failed));
         }
-        let merged = merger.finish()?;
+        let merged = merger.finish(self.leading())?;
         let named_by_event = matches!(self.current.shard_query.metric, MetricSelector::Event(_));
         if named_by_event && !merged.metric_known && answered == asked {
             return Err(unknown_metric(&self.query.metric, [], merged.other.names_beyond));
         }
         Ok(Gathered { merged, shards: ShardsAnswered { asked, answered } })
+    }
+
+    /// What will be read of the cells, where that is known to be few of them.
+    fn leading(&self) -> Option<Leading> {
+        let query = &self.query;
+        let is_first_page = query.order == Order::ValueDescending && query.after.is_none() && self.earlier.is_none();
+        let is_set = |aggregate: &&Aggregate| matches!(aggregate, Aggregate::Users | Aggregate::Sessions);
+        if !is_first_page || query.aggregates.iter().filter(is_set).count() != 1 {
+            return None;
+        }
+        let sets: fn(&mut Accumulator) -> &mut Distinct = match query.aggregates.first()? {
+            Aggregate::Users => |values| &mut values.users,
+            Aggregate::Sessions => |values| &mut values.sessions,
+            _ => return None,
+        };
+        Some(Leading { sets, cells: query.limit })
     }
 
     /// The answer. `freshness_ms` is the age of the oldest view that was read, `took_ms` the time since the request came.

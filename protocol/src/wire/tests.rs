@@ -66,7 +66,7 @@ fn there_and_back(sent: &[(ShardId, ShardResult)]) -> Vec<(ShardId, ShardResult)
 fn merged<'a>(answers: impl IntoIterator<Item = &'a PartialAnswer>) -> crate::merge::Merged {
     let mut merger = Merger::new(ANSWER_CELLS_MAX);
     answers.into_iter().for_each(|a| merger.push(a.clone()).expect("few cells"));
-    merger.finish().expect("few cells")
+    merger.finish(None).expect("few cells")
 }
 
 proptest! {

@@ -42,7 +42,7 @@ fn use_answers(answers: &[(ShardId, ShardResult)]) {
         merger.push(answer.clone()).expect("groups are there");
         merger.push(answer.clone()).expect("groups are there");
     }
-    for cell in merger.finish().expect("few cells").cells {
+    for cell in merger.finish(None).expect("few cells").cells {
         let values = cell.values;
         let _ = (values.avg(), values.users.estimate(), values.sessions.estimate(), values.quantiles.quantile(0.5));
     }
