@@ -5,7 +5,7 @@
 //! The answers depend only on the inserts and stamps, not on what happens to be in memory, so replicas agree.
 //!
 //! Recent entries are in one table in memory, within a budget; a save writes what is new as an immutable sorted run, and when the budget
-//! is nearly used the oldest saved entries leave memory: from then on their runs are searched on disk, behind a filter.
+//! is nearly used the oldest saved entries leave memory, a part of them at a time: from then on their runs are searched on disk, behind a filter.
 
 mod recent;
 mod run;
@@ -18,7 +18,7 @@ use recent::{Entry, Place, Recent};
 use run::{ColdRun, Run};
 pub(crate) use save::merge_from;
 pub use save::{DedupManifest, DedupSave, RUN_ENTRIES_MAX, RunRef, SavedDedup};
-use save::{KnownRun, hot_entries_max, load_cold};
+use save::{KnownRun, hot_entries_max, load_cold, table_slots};
 use tail::Tail;
 
 use crate::StorageError;
@@ -72,7 +72,8 @@ pub struct DedupStats {
 impl Dedup {
     /// `memory_bytes_max` bounds what is saved and kept in memory; what is not saved yet comes on top (the log bounds it).
     pub fn new(memory_bytes_max: usize) -> Self {
-        Self { recent: Recent::with_capacity(0), tail: Tail::default(), runs: Vec::new(), now_second: 1, floor_second: 0, memory_bytes_max }
+        let recent = Recent::with_capacity(0, table_slots(memory_bytes_max));
+        Self { recent, tail: Tail::default(), runs: Vec::new(), now_second: 1, floor_second: 0, memory_bytes_max }
     }
 
     /// Sets the time of the inserts that follow. Neither time nor what has been forgotten ever goes back, also when the horizon grows.
@@ -140,7 +141,7 @@ impl Dedup {
             runs: self.runs.clone(),
             now_second: self.now_second,
             floor_second: self.floor_second,
-            memory_bytes: self.stats().memory_bytes as usize,
+            entries_in_memory: self.recent.len(),
             memory_bytes_max: self.memory_bytes_max,
         }
     }
@@ -171,7 +172,7 @@ impl Dedup {
         for stored in cold {
             runs.push(KnownRun { stored: stored.clone(), cold: Some(load_cold(stored, files)?) });
         }
-        let mut recent = Recent::with_capacity(hot.iter().map(|r| r.entries as usize).sum());
+        let mut recent = Recent::with_capacity(hot.iter().map(|r| r.entries as usize).sum(), table_slots(memory_bytes_max));
         for stored in hot {
             let run = Run::open(&stored.file, files.read(&stored.file)?)?;
             for entry in run.iter().filter(|e| e.second >= manifest.floor_second.max(1)) {

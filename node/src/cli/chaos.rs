@@ -29,6 +29,9 @@ Examples:
   Leaders killed all the time, the report as JSON:
     tallymesh chaos --minutes 10 --faults kill-leader -o json
 
+  As much as the machine takes, to see that nobody is taken for dead:
+    tallymesh chaos --minutes 30 --no-faults --writers 12 --rate 200 --batch 100
+
 Exit code 0: nothing was lost, nothing counted twice, every answer was right or said that it was not. 1: see the report; the nodes' logs and data are kept.";
 
 /// Do harm to a fleet on this machine and hold every answer against an independent count.
@@ -47,12 +50,21 @@ pub struct ChaosArgs {
     /// Kinds of faults, by comma: kill-leader, kill, kill-all, kill-majority, pause, isolate, one-way, non-transitive, slow, restart, rolling, wipe, drain
     #[arg(long, value_name = "KIND,...", value_delimiter = ',')]
     faults: Vec<Kind>,
+    /// No harm at all: what happens then, happens by itself
+    #[arg(long, conflicts_with = "faults")]
+    no_faults: bool,
     /// Copies of each shard
     #[arg(long, value_name = "N", default_value = "auto")]
     replication: String,
     /// Batches a second of each of the writers
     #[arg(long, value_name = "N", default_value_t = 5.0)]
     rate: f64,
+    /// Who writes [default: two for each node]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    writers: Option<u16>,
+    /// Events of the largest batches
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    batch: u16,
     /// No fault lasts longer, in seconds
     #[arg(long, value_name = "S", default_value_t = 60.0)]
     longest: f64,
@@ -115,8 +127,12 @@ fn options(args: &ChaosArgs) -> Result<CampaignOptions, CliError> {
     options.time = Duration::from_secs_f64(args.minutes * 60.0);
     options.lasts_max = Duration::from_secs_f64(args.longest);
     options.writing.batches_per_second = args.rate;
+    options.writing.events_max = args.batch;
+    options.writers = args.writers.unwrap_or(options.writers);
     options.probe_every = Duration::from_millis(args.probe);
-    if !args.faults.is_empty() {
+    if args.no_faults {
+        options.kinds.clear();
+    } else if !args.faults.is_empty() {
         options.kinds.clone_from(&args.faults);
     } else if args.nodes < 3 {
         // Without a majority left there is nothing to heal by.

@@ -355,7 +355,7 @@ fn users(from: u64, to: u64, is_sketch: bool) -> Distinct {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     /// Sizes around where sets stop being exact, parts that overlap, and some sketches.
     #[test]

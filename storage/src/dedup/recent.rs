@@ -28,8 +28,8 @@ const SLOTS_A_LINE: usize = 4;
 /// A part is rebuilt when this share of its slots is used, in sixteenths, and then has this share used.
 const LOAD_SIXTEENTHS_MAX: usize = 12;
 const LOAD_SIXTEENTHS_REBUILT: usize = 7;
-/// What an entry costs in memory at the middle of a part's growth, in bytes; budgets are turned into entries with it.
-pub const ENTRY_MEMORY_BYTES: usize = 36;
+/// The same of a part that has all the slots that it should have: it grows as little as is bearable.
+const LOAD_SIXTEENTHS_REBUILT_FULL: usize = 10;
 
 #[derive(Clone, Debug)]
 struct Part {
@@ -47,6 +47,8 @@ pub enum Place {
 #[derive(Clone, Debug)]
 pub struct Recent {
     parts: Vec<Part>,
+    /// A part has more only as long as its entries do not fit otherwise.
+    part_slots_max: usize,
 }
 
 fn part_of(hash: u128) -> usize {
@@ -84,10 +86,11 @@ impl Part {
     }
 
     /// Keeps the entries that arrived at or after `floor`, with room to grow.
-    fn rebuild(&mut self, floor: u32) {
+    fn rebuild(&mut self, floor: u32, slots_max: usize) {
         let keep = |e: &&Entry| e.second >= floor.max(1);
         let kept = self.slots.iter().filter(keep).count();
-        let mut next = Self::with_slots((kept * 16 / LOAD_SIXTEENTHS_REBUILT).max(PART_SLOTS_MIN));
+        let roomy = (kept * 16 / LOAD_SIXTEENTHS_REBUILT).min(slots_max);
+        let mut next = Self::with_slots(roomy.max(kept * 16 / LOAD_SIXTEENTHS_REBUILT_FULL).max(PART_SLOTS_MIN));
         for entry in self.slots.iter().filter(keep) {
             let (slot, _) = next.find(entry.hash);
             next.slots[slot] = *entry;
@@ -98,10 +101,10 @@ impl Part {
 }
 
 impl Recent {
-    /// A table with room for `entries`.
-    pub fn with_capacity(entries: usize) -> Self {
+    /// A table with room for `entries`, which grows up to `slots_max` as it likes and beyond that only if it must.
+    pub fn with_capacity(entries: usize, slots_max: usize) -> Self {
         let slots = (entries / PARTS * 16 / 10).max(PART_SLOTS_MIN);
-        Self { parts: (0..PARTS).map(|_| Part::with_slots(slots)).collect() }
+        Self { parts: (0..PARTS).map(|_| Part::with_slots(slots)).collect(), part_slots_max: slots_max / PARTS }
     }
 
     /// Reads where a lookup of `hash` will begin, and the cache line after it, where most lookups of new hashes end. Calls for several hashes
@@ -130,7 +133,7 @@ impl Recent {
             Place::Vacant { part, mut slot } => {
                 let part = &mut self.parts[part];
                 if !part.has_room() {
-                    part.rebuild(floor);
+                    part.rebuild(floor, self.part_slots_max);
                     slot = part.find(entry.hash).0;
                 }
                 part.slots[slot] = entry;
@@ -139,9 +142,9 @@ impl Recent {
         }
     }
 
-    /// Forgets what arrived before `floor` and gives its memory back.
+    /// Forgets what arrived before `floor`. What the next entries will need anyway stays: memory that goes up and down is memory that is needed.
     pub fn evict(&mut self, floor: u32) {
-        self.parts.iter_mut().for_each(|p| p.rebuild(floor));
+        self.parts.iter_mut().for_each(|p| p.rebuild(floor, self.part_slots_max));
     }
 
     pub fn len(&self) -> usize {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::recent::{ENTRY_MEMORY_BYTES, Entry};
+use super::recent::Entry;
 use super::run::{ColdRun, Run, build_filter, encode_filter, encode_run, filter_keys, seconds_of};
 use super::tail::TailView;
 use crate::StorageError;
@@ -17,8 +17,11 @@ pub const RUN_ENTRIES_MAX: u64 = 1 << 20;
 const MERGE_FAN_IN: usize = 8;
 /// Entries of a run of the smallest tier; each tier is [`MERGE_FAN_IN`] times the one below.
 const TIER_ENTRIES: u64 = 1_024;
-/// Old runs leave memory when the budget is this full, in eighths, until it is half full.
-const EVICT_EIGHTHS: usize = 7;
+/// Of the budget the table takes so much, in quarters; the rest is for filters and for what is not saved yet.
+const TABLE_QUARTERS: usize = 3;
+/// Old runs leave memory when this share of the table's slots is used, in sixteenths, until the second share is. The table stays as it is meanwhile.
+const EVICT_ABOVE_SIXTEENTHS: usize = 11;
+const EVICT_TO_SIXTEENTHS: usize = 8;
 
 /// One run as a snapshot's manifest names it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,7 +65,7 @@ pub struct DedupSave {
     pub(super) runs: Vec<KnownRun>,
     pub(super) now_second: u32,
     pub(super) floor_second: u32,
-    pub(super) memory_bytes: usize,
+    pub(super) entries_in_memory: usize,
     pub(super) memory_bytes_max: usize,
 }
 
@@ -96,9 +99,14 @@ impl Part {
     }
 }
 
+/// Slots of the table in memory.
+pub fn table_slots(memory_bytes_max: usize) -> usize {
+    memory_bytes_max / 4 * TABLE_QUARTERS / size_of::<Entry>()
+}
+
 /// How many entries may stay in memory after an eviction.
 pub fn hot_entries_max(memory_bytes_max: usize) -> u64 {
-    (memory_bytes_max / 2 / ENTRY_MEMORY_BYTES) as u64
+    (table_slots(memory_bytes_max) * EVICT_TO_SIXTEENTHS / 16) as u64
 }
 
 impl DedupSave {
@@ -121,7 +129,8 @@ impl DedupSave {
             hot.push(Part::Fresh(fresh));
         }
         let keep_hot = hot_entries_max(self.memory_bytes_max);
-        let leaving = if self.memory_bytes * 8 > self.memory_bytes_max * EVICT_EIGHTHS { leaving(&hot, keep_hot) } else { 0 };
+        let is_full = self.entries_in_memory > table_slots(self.memory_bytes_max) * EVICT_ABOVE_SIXTEENTHS / 16;
+        let leaving = if is_full { leaving(&hot, keep_hot) } else { 0 };
         let staying = hot.split_off(leaving);
 
         let mut next = plan_cold(cold, hot);
@@ -151,25 +160,24 @@ fn leaving(hot: &[Part], keep: u64) -> usize {
     leaving
 }
 
-/// Joins what leaves memory into runs as large as allowed; they are searched on every insert, so few are better.
+/// Joins what leaves memory into runs, and those with older ones of like size, so that few have to be searched on every insert and an entry is rewritten
+/// once a tier.
 fn plan_cold(mut cold: Vec<KnownRun>, leaving: Vec<Part>) -> Vec<Next> {
-    let mut group = Vec::new();
-    if !leaving.is_empty()
-        && let Some(small) = cold.pop_if(|r| r.stored.entries <= RUN_ENTRIES_MAX / 2)
-    {
-        group.push(Part::Stored(small.stored));
-    }
-    let mut next: Vec<Next> = cold.into_iter().map(Next::Keep).collect();
+    let mut groups: Vec<Vec<Part>> = Vec::new();
+    let entries_of = |group: &[Part]| group.iter().map(Part::entries).sum::<u64>();
     for part in leaving {
-        if !group.is_empty() && group.iter().map(Part::entries).sum::<u64>() + part.entries() > RUN_ENTRIES_MAX {
-            next.push(Next::Make { parts: std::mem::take(&mut group), cold: true });
+        match groups.last_mut() {
+            Some(group) if entries_of(group) + part.entries() <= RUN_ENTRIES_MAX => group.push(part),
+            _ => groups.push(vec![part]),
         }
-        group.push(part);
     }
-    if !group.is_empty() {
-        next.push(Next::Make { parts: group, cold: true });
+    if let [group] = groups.as_mut_slice() {
+        let sizes: Vec<u64> = cold.iter().map(|run| run.stored.entries).chain([entries_of(group)]).collect();
+        let older = cold.split_off(merge_from(&sizes, RUN_ENTRIES_MAX).min(cold.len()));
+        group.splice(..0, older.into_iter().map(|run| Part::Stored(run.stored)));
     }
-    next
+    let made = groups.into_iter().map(|parts| Next::Make { parts, cold: true });
+    cold.into_iter().map(Next::Keep).chain(made).collect()
 }
 
 /// Merges the newest runs of like size, at most `entries_max` together, so that an entry is rewritten once a tier.

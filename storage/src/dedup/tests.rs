@@ -158,6 +158,7 @@ fn memory_stays_within_its_budget_and_nothing_is_forgotten() {
     let mut dedup = Dedup::new(budget);
     let mut files = MemoryFiles::default();
     dedup.advance(1_000_000, 86_400_000);
+    let mut since_full = Vec::new();
     for round in 0..40u64 {
         dedup.advance(1_000_000 + round as i64 * 1_000, 86_400_000);
         assert_eq!(insert_range(&mut dedup, round * 5_000..(round + 1) * 5_000), 5_000);
@@ -165,7 +166,12 @@ fn memory_stays_within_its_budget_and_nothing_is_forgotten() {
         let stats = dedup.stats();
         assert!(stats.memory_bytes - stats.filter_bytes <= budget as u64, "round {round}: {stats:?}");
         assert!(stats.filter_bytes <= 2 * (round + 1) * 5_000, "round {round}: {stats:?}");
+        if stats.cold_runs > 0 {
+            since_full.push(stats.memory_bytes - stats.filter_bytes);
+        }
     }
+    let (least, most) = (since_full.iter().min().expect("it was full"), since_full.iter().max().expect("it was full"));
+    assert!(*most as f64 <= 1.1 * *least as f64, "once the table is full it stays as it is: {since_full:?}");
     let stats = dedup.stats();
     assert!(stats.cold_runs > 0 && stats.runs <= 24, "{stats:?}");
     assert_eq!(insert_range(&mut dedup, 0..200_000), 0, "all were seen");
