@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""What an event costs a fleet beside what it costs a single node, and how long a node that was away takes to come back.
+"""What an event costs a fleet beside what it costs a single node, how long a node that was away takes to come back, and what an upgrade node by node does.
 
     ops/bench/fleet.py target/release/tallymesh cost --events 1000000
     ops/bench/fleet.py target/release/tallymesh back --events 6000000
+    ops/bench/fleet.py target/release/tallymesh upgrade --old ../older/target/release/tallymesh
 
 cost: one node alone, three nodes with one copy of each shard, and three with three, each on new directories; the same events go through one of the nodes, and the
 CPU of all of them is read. back: of three nodes with three copies one is killed, the events come, it is started again; then it is killed and wiped, and takes a
-new place. Timed until every shard has all three copies and none lacks an entry.
+new place. Timed until every shard has all three copies and none lacks an entry. upgrade: three nodes of an older build take events all the time; one is restarted
+with the newer build, goes back to the older, and then all are restarted with the newer, one by one; in the end every node has to have counted every event once.
 """
 
 import argparse
@@ -17,8 +19,11 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
+import urllib.error
 import urllib.request
+import uuid
 
 READY_WITHIN_S = 60
 STOP_WITHIN_S = 30
@@ -98,19 +103,19 @@ class Fleet:
         if accepted != args.events:
             raise SystemExit(f"{accepted} of {args.events} events were accepted")
 
-    def is_whole(self):
-        """Every shard is led, is where it is to be, and no copy lacks an entry."""
+    def is_whole(self, lag_max):
+        """Every shard is led, is where it is to be, and no copy lacks more entries than that."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http[0]}/v1/cluster", timeout=5) as answer:
             cluster = json.load(answer)
         alive = sum(node["alive"] for node in cluster["nodes"])
         return alive == len(self.processes) and all(
-            s["leader"] and s["lag"] == 0 and not s["coming"] and not s["going"] and len(s["replicas"]) == len(s["placed"]) for s in cluster["shards"]
+            s["leader"] and s["lag"] <= lag_max and not s["coming"] and not s["going"] and len(s["replicas"]) == len(s["placed"]) for s in cluster["shards"]
         )
 
-    def wait_until_whole(self):
+    def wait_until_whole(self, lag_max=0):
         began = time.monotonic()
         while time.monotonic() < began + WHOLE_WITHIN_S:
-            if self.is_whole():
+            if self.is_whole(lag_max):
                 return
             time.sleep(0.1)
         raise SystemExit(f"the fleet was not whole within {WHOLE_WITHIN_S} s")
@@ -182,16 +187,112 @@ def back(binary, args):
     with_fleet(binary, 3, 3, away)
 
 
+class Writers:
+    """Send batches to all nodes in turn; what is not acked is sent again, to another node, with the same ids."""
+
+    BATCH = 50
+    THREADS = 3
+    # While they write a copy is never without any.
+    LAG_MAX = 50
+    REQUEST_WITHIN_S = 10
+
+    def __init__(self, fleet):
+        self.fleet = fleet
+        self.lock = threading.Lock()
+        self.acked = self.attempts_failed = 0
+        self.last_ack, self.longest_gap_s = time.monotonic(), 0.0
+        self.going_on = True
+        self.threads = [threading.Thread(target=self.write, args=(n,)) for n in range(self.THREADS)]
+        for thread in self.threads:
+            thread.start()
+
+    def write(self, node):
+        while self.going_on:
+            events = [{"event_id": str(uuid.uuid4()), "event": f"e{n % 7}", "country_code": "SE", "value": n} for n in range(self.BATCH)]
+            body = json.dumps(events).encode()
+            while True:
+                node = (node + 1) % len(self.fleet.http)
+                try:
+                    self.send(node, body)
+                    break
+                except OSError:
+                    with self.lock:
+                        self.attempts_failed += 1
+                    time.sleep(0.02)
+
+    def send(self, node, body):
+        request = urllib.request.Request(f"http://127.0.0.1:{self.fleet.http[node]}/v1/events", body, {"content-type": "application/json"})
+        with urllib.request.urlopen(request, timeout=self.REQUEST_WITHIN_S) as answer:
+            answer.read()
+        with self.lock:
+            now = time.monotonic()
+            self.longest_gap_s = max(self.longest_gap_s, now - self.last_ack)
+            self.last_ack = now
+            self.acked += self.BATCH
+
+    def take_gap(self):
+        with self.lock:
+            gap, self.longest_gap_s = self.longest_gap_s, 0.0
+            return gap
+
+    def stop(self):
+        self.going_on = False
+        for thread in self.threads:
+            thread.join()
+
+
+def counted(port):
+    url = f"http://127.0.0.1:{port}/v1/query?metric=*&agg=count&range=2d"
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        answer = json.load(answer)
+    assert answer["receipt"]["complete"], answer["receipt"]
+    return answer["data"][0]["values"]["count"]
+
+
+def upgrade(binary, args):
+    if args.old is None:
+        raise SystemExit("--old is missing: the build to upgrade from")
+    old = args.old.resolve()
+
+    def by_and_by(fleet):
+        fleet.wait_until_whole()
+        writers = Writers(fleet)
+        try:
+            for n, build in [(0, binary), (0, old), (0, binary), (1, binary), (2, binary)]:
+                time.sleep(args.settle)
+                fleet.processes[n].terminate()
+                fleet.processes[n].wait(STOP_WITHIN_S)
+                fleet.commands[n][0] = str(build)
+                fleet.start(n)
+                fleet.wait_until_whole(Writers.LAG_MAX)
+                print(f"n{n + 1} with {build}: whole; longest time without an ack {writers.take_gap():.2f} s", flush=True)
+            time.sleep(args.settle)
+            fleet.kill(2)
+            fleet.start(2)
+            fleet.wait_until_whole(Writers.LAG_MAX)
+            print(f"n3 killed and started: whole; longest time without an ack {writers.take_gap():.2f} s", flush=True)
+        finally:
+            writers.stop()
+        fleet.wait_until_whole()
+        counts = [counted(port) for port in fleet.http]
+        print(f"{writers.acked} events acked, {writers.attempts_failed} attempts failed; counted at the nodes: {counts}")
+        if counts != [writers.acked] * len(counts):
+            raise SystemExit("events were lost or counted twice")
+
+    with_fleet(old, 3, 3, by_and_by)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("binary", type=pathlib.Path, help="a release build")
-    parser.add_argument("what", choices=["cost", "back"])
+    parser.add_argument("what", choices=["cost", "back", "upgrade"])
+    parser.add_argument("--old", type=pathlib.Path, help="upgrade: the build to begin with")
     parser.add_argument("--stream", default="sparse", choices=["sparse", "dense"])
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--batch", type=int, default=10_000)
     parser.add_argument("--settle", type=float, default=5, help="seconds between the fleet's founding and the first event")
     args = parser.parse_args()
-    {"cost": cost, "back": back}[args.what](args.binary.resolve(), args)
+    {"cost": cost, "back": back, "upgrade": upgrade}[args.what](args.binary.resolve(), args)
 
 
 if __name__ == "__main__":
