@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use tallymesh_protocol::hash::ShardId;
 use tallymesh_storage::planted::{self, Bug};
 
-use super::super::ShardRaft;
+use super::super::{MeshRuntime, ShardRaft};
 use super::message::{self, MessageError};
 use crate::peer::{NodeId, Refusal, RefusalCode, Request, RpcKind};
 
@@ -37,7 +37,7 @@ impl SnapshotFetch for NoFetch {
 #[derive(Clone)]
 struct Served {
     replica: Raft<ShardRaft>,
-    /// Held from the first file of a snapshot until it is installed: the next one announced would let files of this one go.
+    /// Held from the first file of a snapshot until it is installed, whoever still waits for that: the next one announced would let files of this one go.
     installing: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -88,11 +88,17 @@ impl ReplicaServer {
             RpcKind::InstallSnapshot => {
                 let (vote, snapshot) = message::decode_snapshot(&request.body).map_err(invalid)?;
                 let manifest = snapshot.snapshot.manifest.clone();
-                let _turn = installing.lock().await;
+                // Who is told again while it is at it waits for it here, and finds everything done.
+                let turn = installing.lock_owned().await;
                 let fetched = self.fetch.fetch(request.from, request.shard, manifest).await;
                 fetched.map_err(|e| Refusal::new(RefusalCode::Failed, format!("fetching the files of a snapshot: {e}")))?;
-                let answer = replica.install_full_snapshot(vote, snapshot).await.map_err(|e| stopped(RaftError::Fatal(e)))?;
-                message::encode_snapshot_answer(&answer).map_err(invalid)
+                // It ends with the group at the latest.
+                let installed = MeshRuntime::spawn_task(async move {
+                    let _turn = turn;
+                    replica.install_full_snapshot(vote, snapshot).await
+                });
+                let installed = installed.await.map_err(|e| Refusal::new(RefusalCode::Failed, format!("installing a snapshot: {e}")))?;
+                message::encode_snapshot_answer(&installed.map_err(|e| stopped(RaftError::Fatal(e)))?).map_err(invalid)
             }
             other => Err(Refusal::new(RefusalCode::Unknown, format!("{other:?} is no question to a replica"))),
         }

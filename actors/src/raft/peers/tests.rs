@@ -236,6 +236,10 @@ impl ReplicaChannel for Slow {
         }
         .boxed()
     }
+
+    fn given_bytes(&self, _member: u64, _shard: ShardId) -> u64 {
+        0
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -262,4 +266,55 @@ async fn append_that_takes_longer_than_a_heartbeat_is_sent_once_and_beats_meanwh
     assert_eq!(network.append_entries(rpc(5), RPCOption::new(ttl)).await.expect("answered"), AppendEntriesResponse::Success);
     let next = tokio::time::timeout(ttl, network.append_entries(rpc(6), RPCOption::new(ttl))).await;
     assert!(next.is_err() && slow.appends.lock().len() == 1, "another append is sent");
+}
+
+/// Takes a snapshot's notice and fetches a byte of its files every so often, as long as it is asked; answers after `answers_after`, if at all.
+struct Receiver {
+    began: Instant,
+    byte_every: Duration,
+    answers_after: Option<Duration>,
+    deadlines: parking_lot::Mutex<Vec<Duration>>,
+}
+
+impl ReplicaChannel for Receiver {
+    fn call(&self, _member: u64, rpc: Rpc, deadline: Instant) -> BoxFuture<'static, Result<Bytes, PeerError>> {
+        assert_eq!(rpc.kind, RpcKind::InstallSnapshot);
+        self.deadlines.lock().push(deadline - Instant::now());
+        let answers_after = self.answers_after;
+        async move {
+            match answers_after {
+                Some(after) => tokio::time::sleep(after).await,
+                None => futures::future::pending().await,
+            }
+            Ok(message::encode_snapshot_answer(&SnapshotResponse { vote: Vote::new_committed(1, 1) }).expect("encodes"))
+        }
+        .boxed()
+    }
+
+    fn given_bytes(&self, _member: u64, _shard: ShardId) -> u64 {
+        (self.began.elapsed().as_millis() / self.byte_every.as_millis()) as u64
+    }
+}
+
+/// How a snapshot's transfer to it ends, and after how long.
+async fn send_snapshot(byte_every: Duration, answers_after: Option<Duration>) -> (bool, Duration) {
+    let receiver = Arc::new(Receiver { began: Instant::now(), byte_every, answers_after, deadlines: Default::default() });
+    let mut network = PeerNetworks::new(receiver.clone(), SHARD).new_client(2, &Peer::default()).await;
+    let snapshot = Snapshot { meta: Default::default(), snapshot: Box::default() };
+    let ttl = RPCOption::new(Duration::from_millis(250));
+    let sent = network.full_snapshot(Vote::new_committed(1, 1), snapshot, futures::future::pending(), ttl).await;
+    assert_eq!(*receiver.deadlines.lock(), [SNAPSHOT_TIME_MAX], "asked once, for as long as it may take at all");
+    (sent.is_ok(), receiver.began.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn receiver_of_a_snapshot_that_hangs_is_given_up_and_one_that_moves_is_not() {
+    let second = Duration::from_secs(1);
+    let never = 10 * SNAPSHOT_TIME_MAX;
+    let (is_done, took) = send_snapshot(never, None).await;
+    assert!(!is_done && took >= SNAPSHOT_STALL_MAX && took <= SNAPSHOT_STALL_MAX + 2 * SNAPSHOT_LOOK_INTERVAL, "{took:?}");
+    let (is_done, took) = send_snapshot(SNAPSHOT_STALL_MAX - second, Some(1_800 * second)).await;
+    assert!(is_done && took == 1_800 * second, "slow as it is, it moves: {took:?}");
+    let (is_done, _) = send_snapshot(never, Some(SNAPSHOT_STALL_MAX - second)).await;
+    assert!(is_done, "installing takes time too");
 }
