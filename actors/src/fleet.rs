@@ -7,6 +7,7 @@ pub mod failovers;
 pub(crate) mod files;
 mod handler;
 pub mod leaders;
+mod leftovers;
 pub mod messages;
 pub mod meta;
 pub mod plan;
@@ -77,6 +78,8 @@ pub struct FleetOptions {
     pub version: String,
     /// A member that was not seen for so long gives its places to others.
     pub lost_after: Duration,
+    /// What is left of a replica that was given up is kept for so long after its group is known to do without it.
+    pub leftover_grace: Duration,
     /// What all peers together may fetch, in bytes a second.
     pub bulk_bytes_per_second: u64,
 }
@@ -275,7 +278,7 @@ impl Fleet {
     }
 
     pub(crate) fn add_replica(&self, shard: ShardId, replica: Arc<RaftReplica>) {
-        self.inner.server.add(shard, replica.raft().clone());
+        self.inner.server.add_with_floor(shard, replica.raft().clone(), replica.floor());
         self.inner.replicas.write().insert(shard, replica);
     }
 

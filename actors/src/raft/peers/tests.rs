@@ -318,3 +318,64 @@ async fn receiver_of_a_snapshot_that_hangs_is_given_up_and_one_that_moves_is_not
     let (is_done, _) = send_snapshot(never, Some(SNAPSHOT_STALL_MAX - second)).await;
     assert!(is_done, "installing takes time too");
 }
+
+/// Asks a server what another replica asks.
+async fn asked(server: &ReplicaServer, kind: RpcKind, body: Bytes) -> Result<Bytes, Refusal> {
+    let request = Request { from: NodeId::from_member(7, 0), kind, shard: SHARD, deadline: Instant::now() + PATIENCE, body };
+    server.handle(request).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replica_that_lost_what_it_had_neither_votes_nor_stands_before_it_has_it_again() {
+    use openraft::raft::VoteRequest;
+    use openraft::{Entry, EntryPayload, Membership};
+
+    use super::super::codec;
+    use super::super::given_up::GivenUp;
+
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+    let opened = Wal::open(disk.clone(), Arc::new(SystemClock::new()), Path::new("/log"), WalOptions::default()).expect("log");
+    let _log = WalThread::spawn(opened.writer).expect("thread");
+    // It had three entries of the fifth term, in a group of its own and 7 and 8.
+    let given_up = GivenUp { is_removed: true, last: Some(codec::log_id(5, 2)) };
+    opened.wal.meta(SHARD.0, codec::encode_given_up(&given_up).expect("encodes"), Box::new(drop));
+    let (durable, covered) = DurableIndex::new(None);
+    let stop = StopReason::new(SHARD);
+    let log = LogStore::open(opened.wal, SHARD, covered, stop.clone()).expect("store");
+    let state = open_state(disk, Path::new("/state"), durable, Blocking::Threads);
+    let slow = Arc::new(Slow { appends: Default::default(), sent: Default::default() });
+    let open = OpenReplica { node: 9, shard: SHARD, log, state, stop };
+    let replica = RaftReplica::join_fleet(open, PeerNetworks::new(slow.clone(), SHARD)).await.expect("replica");
+    let server = ReplicaServer::new(Arc::new(NoFetch));
+    server.add_with_floor(SHARD, replica.raft().clone(), replica.floor());
+
+    // 8 lagged behind and never heard that the group has others.
+    let candidate = VoteRequest::new(Vote::new(8, 8), Some(codec::log_id(4, 1)));
+    let candidate = message::encode_vote(&candidate).expect("encodes");
+    let refused = asked(&server, RpcKind::Vote, candidate.clone()).await.expect_err("it does not vote");
+    assert!(refused.detail.contains("does not vote"), "{refused}");
+
+    let nodes: BTreeMap<u64, Peer> = [7, 8, 9].map(|member| (member, Peer::default())).into();
+    let members = Membership::new(vec![[7, 8, 9].into()], nodes);
+    let entry = |index: u64| Entry {
+        log_id: codec::log_id(if index == 0 { 0 } else { 5 }, index),
+        payload: if index == 0 { EntryPayload::Membership(members.clone()) } else { EntryPayload::Blank },
+    };
+    let append = |indexes: std::ops::Range<u64>| {
+        let prev = indexes.start.checked_sub(1).map(|index| entry(index).log_id);
+        let entries = indexes.map(entry).collect();
+        message::encode_append(AppendEntriesRequest { vote: Vote::new_committed(6, 7), prev_log_id: prev, entries, leader_commit: None })
+            .expect("encodes")
+    };
+    asked(&server, RpcKind::AppendEntries, append(0..2)).await.expect("taken");
+    assert!(replica.group().voters.contains(&9), "it is a voter of the group that it knows of");
+    assert!(asked(&server, RpcKind::Vote, candidate.clone()).await.is_err(), "and has less than it had");
+    replica.stand().await;
+    assert_eq!(replica.status().term, 6, "nor does it stand");
+
+    asked(&server, RpcKind::AppendEntries, append(2..3)).await.expect("taken");
+    let answer = asked(&server, RpcKind::Vote, candidate).await.expect("it votes");
+    assert!(!message::decode_vote_answer(&answer).expect("an answer").vote_granted, "by what it has");
+    assert!(replica.may_stand());
+    replica.shutdown().await;
+}
