@@ -37,6 +37,7 @@ pub use files::Arriving;
 use crate::founding::driver::FoundingService;
 use crate::membership::View;
 use crate::membership::gossip::Gossip;
+use crate::membership::sealed::Dropped;
 use crate::mesh::Inner as MeshInner;
 use crate::peer::{Lane, NodeId, PeerError, Peers, Rpc, RpcKind, TlsFiles};
 use crate::raft::RaftReplica;
@@ -98,6 +99,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     peers: Peers,
     gossip: tokio::sync::Mutex<Option<Gossip>>,
+    gossip_dropped: Dropped,
     view: channel::Receiver<View>,
     founding: Arc<FoundingService>,
     meta: OnceLock<MetaGroup>,
@@ -138,6 +140,11 @@ impl Fleet {
 
     pub fn peers(&self) -> &Peers {
         &self.inner.peers
+    }
+
+    /// Gossip datagrams that no holder of the cluster's cookie has sealed.
+    pub fn gossip_dropped(&self) -> u64 {
+        self.inner.gossip_dropped.count()
     }
 
     pub(crate) fn meta(&self) -> Option<&MetaGroup> {
