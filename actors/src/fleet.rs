@@ -7,6 +7,7 @@ pub mod failovers;
 pub(crate) mod files;
 mod handler;
 pub mod leaders;
+mod leftovers;
 pub mod messages;
 pub mod meta;
 pub mod plan;
@@ -36,6 +37,7 @@ pub use files::Arriving;
 use crate::founding::driver::FoundingService;
 use crate::membership::View;
 use crate::membership::gossip::Gossip;
+use crate::membership::sealed::Dropped;
 use crate::mesh::Inner as MeshInner;
 use crate::peer::{Lane, NodeId, PeerError, Peers, Rpc, RpcKind, TlsFiles};
 use crate::raft::RaftReplica;
@@ -77,6 +79,8 @@ pub struct FleetOptions {
     pub version: String,
     /// A member that was not seen for so long gives its places to others.
     pub lost_after: Duration,
+    /// What is left of a replica that was given up is kept for so long after its group is known to do without it.
+    pub leftover_grace: Duration,
     /// What all peers together may fetch, in bytes a second.
     pub bulk_bytes_per_second: u64,
 }
@@ -95,6 +99,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     peers: Peers,
     gossip: tokio::sync::Mutex<Option<Gossip>>,
+    gossip_dropped: Dropped,
     view: channel::Receiver<View>,
     founding: Arc<FoundingService>,
     meta: OnceLock<MetaGroup>,
@@ -135,6 +140,11 @@ impl Fleet {
 
     pub fn peers(&self) -> &Peers {
         &self.inner.peers
+    }
+
+    /// Gossip datagrams that no holder of the cluster's cookie has sealed.
+    pub fn gossip_dropped(&self) -> u64 {
+        self.inner.gossip_dropped.count()
     }
 
     pub(crate) fn meta(&self) -> Option<&MetaGroup> {
@@ -275,7 +285,7 @@ impl Fleet {
     }
 
     pub(crate) fn add_replica(&self, shard: ShardId, replica: Arc<RaftReplica>) {
-        self.inner.server.add(shard, replica.raft().clone());
+        self.inner.server.add_with_floor(shard, replica.raft().clone(), replica.floor());
         self.inner.replicas.write().insert(shard, replica);
     }
 

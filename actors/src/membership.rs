@@ -1,10 +1,11 @@
 //! Who is there: the nodes that gossip about themselves, and which of them live.
 //!
 //! [`gossip`] runs `chitchat` and turns what it sees into [`Sighting`]s; [`View::step`] is the engine that makes a view of the fleet of them and says what follows for
-//! connections. A verdict here ends sessions and starts dials. It never chooses a leader, and nobody votes or is a member because of gossip: it is not
-//! authenticated, a forged datagram can at worst end sessions, which come back.
+//! connections. A verdict here ends sessions and starts dials. It never chooses a leader, and nobody votes or is a member because of gossip. Only holders of the
+//! cookie take part ([`sealed`]).
 
 pub mod gossip;
+pub mod sealed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

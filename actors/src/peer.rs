@@ -43,6 +43,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::RwLock;
+use tallymesh_protocol::hash::ShardId;
 use tallymesh_storage::clock::Clock;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -96,6 +97,7 @@ struct Inner {
     me: Arc<RwLock<Hello>>,
     credentials: Arc<Credentials>,
     registry: Arc<Registry>,
+    bulk: Option<Arc<BulkServer>>,
     transport: Transport,
 }
 
@@ -116,9 +118,17 @@ impl Peers {
         let credentials = Arc::new(Credentials::new(cookie, tls.map(Arc::new)).leaving_from(listen.ip()));
         let listener = TcpListener::bind(listen).await.map_err(|error| PeerStartError::Listen { address: listen, error })?;
         let (me, registry) = (Arc::new(RwLock::new(hello)), Arc::new(Registry::default()));
-        let start = Start { me: me.clone(), credentials: credentials.clone(), listener, registry: registry.clone(), handler, bulk, clock };
+        let start = Start {
+            me: me.clone(),
+            credentials: credentials.clone(),
+            listener,
+            registry: registry.clone(),
+            handler,
+            bulk: bulk.clone(),
+            clock,
+        };
         let transport = Transport::start(start).await.map_err(PeerStartError::Library)?;
-        Ok(Self { inner: Arc::new(Inner { me, credentials, registry, transport }) })
+        Ok(Self { inner: Arc::new(Inner { me, credentials, registry, bulk, transport }) })
     }
 
     /// Who this node says it is.
@@ -172,6 +182,11 @@ impl Peers {
     /// Bytes that wait for a peer or are on their way to it.
     pub fn outgoing_bytes(&self, node: NodeId) -> usize {
         self.inner.registry.session(node).map_or(0, |session| session.outgoing_bytes())
+    }
+
+    /// Bytes of a shard's files that a member has fetched from this node.
+    pub fn given_bytes(&self, member: u64, shard: ShardId) -> u64 {
+        self.inner.bulk.as_ref().map_or(0, |bulk| bulk.given_bytes(member, shard))
     }
 
     /// Fetches files of peers.

@@ -1,6 +1,7 @@
 //! The replicated log of a shard on `openraft`: its types, its storage over the node's write-ahead log, its state machine over the shard's state.
 
 mod codec;
+pub mod given_up;
 mod log_store;
 mod network;
 mod oneshot;
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub use codec::SnapshotTail;
+pub use given_up::{Floor, Remains};
 pub use log_store::{DurableIndex, LogStore, StopReason};
 pub use replica::{Group, Leadership, OpenReplica, RaftReplica, config};
 pub use runtime::MeshRuntime;

@@ -10,6 +10,8 @@ mod figures;
 mod founding;
 #[path = "fleet/majority.rs"]
 mod majority;
+#[path = "fleet/moved_away.rs"]
+mod moved_away;
 #[path = "fleet/promql.rs"]
 mod promql;
 #[path = "fleet/short.rs"]

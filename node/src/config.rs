@@ -96,6 +96,7 @@ impl Config {
             },
             version: env!("CARGO_PKG_VERSION").to_owned(),
             lost_after: self.cluster.lost_after.duration(),
+            leftover_grace: self.cluster.leftover_grace.duration(),
             bulk_bytes_per_second: self.peer.bulk_rate.0,
         }))
     }

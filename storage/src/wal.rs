@@ -154,6 +154,11 @@ impl Wal {
         self.shared.submit(group, Op::Purge { upto: upto_index, meta }, done);
     }
 
+    /// Removes all entries and the purge mark, as if there had never been any: the log then begins at any index. Vote and meta stay.
+    pub fn forget(&self, group: u16, done: Done) {
+        self.shared.submit(group, Op::Forget, done);
+    }
+
     pub fn vote(&self, group: u16, vote: Bytes, done: Done) {
         self.shared.submit(group, Op::Vote(vote), done);
     }
@@ -194,6 +199,11 @@ impl Wal {
     /// The group has stopped and writes no more snapshots. Its entries stay, for whoever repairs it.
     pub fn set_aside(&self, group: u16) {
         self.shared.set_aside(group);
+    }
+
+    /// The group goes on.
+    pub fn take_up(&self, group: u16) {
+        self.shared.take_up(group);
     }
 
     pub fn stats(&self) -> WalStats {

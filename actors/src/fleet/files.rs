@@ -14,6 +14,7 @@ use tallymesh_protocol::hash::ShardId;
 use tallymesh_storage::disk::Disk;
 use tallymesh_storage::files::{FileRef, ShardFiles};
 use tallymesh_storage::shard::ShardState;
+use tokio::sync::OwnedMutexGuard;
 
 use super::meta::group::META;
 use crate::peer::bulk::{BulkError, BulkSource};
@@ -63,6 +64,21 @@ pub struct PeerFiles {
     /// Directories of the replicas here.
     shards: Arc<RwLock<BTreeMap<ShardId, ShardFiles>>>,
     arriving: Arc<Mutex<BTreeMap<ShardId, Arriving>>>,
+    turns: Arc<Mutex<BTreeMap<ShardId, Arc<tokio::sync::Mutex<()>>>>>,
+}
+
+/// Nobody else brings files into a shard's directory, or takes them out, as long as it is held. Work that waits for the disk holds it too: it goes on when
+/// whoever began it has been given up.
+pub struct Turn {
+    _held: OwnedMutexGuard<()>,
+    shard: ShardId,
+    arriving: Arc<Mutex<BTreeMap<ShardId, Arriving>>>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.arriving.lock().remove(&self.shard);
+    }
 }
 
 impl PeerFiles {
@@ -83,14 +99,23 @@ impl PeerFiles {
         self.arriving.lock().clone()
     }
 
+    pub async fn turn(&self, shard: ShardId) -> Arc<Turn> {
+        let turn = self.turns.lock().entry(shard).or_default().clone();
+        Arc::new(Turn { _held: turn.lock_owned().await, shard, arriving: self.arriving.clone() })
+    }
+
     async fn fetch_all(&self, from: NodeId, shard: ShardId, manifest: Bytes) -> Result<(), String> {
+        let turn = self.turn(shard).await;
         let peers = self.peers.read().clone().ok_or("there are no peers yet")?;
         let files = self.shards.read().get(&shard).cloned().ok_or("there is no such replica here")?;
         let address = peers.watch().borrow().connected.get(&from).map(|hello| hello.address.clone());
         let address = address.ok_or("the node that sent the snapshot is not connected")?;
         let missing = {
-            let files = files.clone();
-            let look = move || files.expect(ShardState::files_of(&files, &manifest)?);
+            let (files, turn) = (files.clone(), turn.clone());
+            let look = move || {
+                let _turn = turn;
+                files.expect(ShardState::files_of(&files, &manifest)?)
+            };
             tokio::task::spawn_blocking(look).await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?
         };
         let total_bytes: u64 = missing.iter().map(|file| file.bytes).sum();
@@ -100,7 +125,7 @@ impl PeerFiles {
         }
         for file in missing {
             let bytes = file.bytes;
-            self.fetch(&peers, (from, &address), shard, &files, file, Arriving { done_bytes, total_bytes }).await?;
+            self.fetch(&peers, (from, &address), &turn, &files, file, Arriving { done_bytes, total_bytes }).await?;
             done_bytes += bytes;
         }
         Ok(())
@@ -110,11 +135,12 @@ impl PeerFiles {
         &self,
         peers: &Peers,
         (node, address): (NodeId, &str),
-        shard: ShardId,
+        turn: &Arc<Turn>,
         files: &ShardFiles,
         file: FileRef,
         before: Arriving,
     ) -> Result<(), String> {
+        let shard = turn.shard;
         let name = file.name.clone();
         let mut arriving = files.arrive(file).map_err(|e| e.to_string())?;
         for tries in 1.. {
@@ -132,7 +158,11 @@ impl PeerFiles {
                 Err(_) => tokio::time::sleep(TRY_AGAIN_AFTER).await,
             }
         }
-        let finish = move || arriving.finish();
+        let turn = turn.clone();
+        let finish = move || {
+            let _turn = turn;
+            arriving.finish()
+        };
         tokio::task::spawn_blocking(finish).await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
     }
 }
@@ -145,9 +175,7 @@ impl SnapshotFetch for PeerFiles {
                 // Its snapshot is all in the manifest.
                 return Ok(());
             }
-            let fetched = this.fetch_all(from, shard, manifest).await;
-            this.arriving.lock().remove(&shard);
-            fetched
+            this.fetch_all(from, shard, manifest).await
         }
         .boxed()
     }

@@ -135,7 +135,13 @@ impl Fleet {
         let lead = |(shard, replica): (ShardId, std::sync::Arc<crate::raft::RaftReplica>)| {
             let group = replica.group();
             let list = |members: BTreeSet<u64>| members.into_iter().collect();
-            group.leads.then(|| Lead { shard: shard.0, term: group.term, voters: list(group.voters), learners: list(group.learners) })
+            group.leads.then(|| Lead {
+                shard: shard.0,
+                term: group.term,
+                voters: list(group.voters),
+                learners: list(group.learners),
+                settled: group.is_settled && !group.is_joint,
+            })
         };
         let definitions_version = self.state().settings.as_ref().map_or(0, |settings| settings.definitions_version);
         Beat {

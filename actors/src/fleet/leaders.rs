@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     fn beat(leads: &[(u16, u64)]) -> Beat {
-        let lead = |&(shard, term): &(u16, u64)| Lead { shard, term, voters: vec![1, 2], learners: Vec::new() };
+        let lead = |&(shard, term): &(u16, u64)| Lead { shard, term, voters: vec![1, 2], learners: Vec::new(), settled: true };
         Beat { leads: leads.iter().map(lead).collect(), ..Beat::default() }
     }
 

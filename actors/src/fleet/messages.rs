@@ -69,6 +69,9 @@ pub struct Lead {
     pub term: u64,
     pub voters: Vec<u64>,
     pub learners: Vec<u64>,
+    /// That these make up the group is committed. Older builds do not say so, and nothing is removed on their word.
+    #[serde(default)]
+    pub settled: bool,
 }
 
 /// A sign of life.

@@ -1,12 +1,14 @@
-//! Which replicas are open here: those that the placement gives this node. A replica is closed when its group has let it go, not before.
+//! Which replicas are open here: those that the placement gives this node. A replica is closed when its group has let it go, not before, and what is left of it
+//! goes a while later ([`super::leftovers`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tallymesh_protocol::hash::ShardId;
 use tokio::sync::watch as channel;
 
 use super::Fleet;
+use super::leftovers::{Leftovers, is_let_go};
 use super::meta::MetaState;
 use crate::mesh::Mesh;
 use crate::raft::Peer;
@@ -21,7 +23,7 @@ const FOUND_APART: Duration = Duration::from_millis(1_000);
 pub async fn settle(fleet: Fleet, mut end: channel::Receiver<bool>) {
     let Some(mut changes) = fleet.meta().map(|meta| meta.watch()) else { return };
     let began = fleet.now();
-    let mut opened_again = BTreeMap::new();
+    let (mut opened_again, mut leftovers) = (BTreeMap::new(), Leftovers::default());
     loop {
         let state = changes.borrow_and_update().clone();
         if let Ok(mesh) = fleet.mesh_here() {
@@ -29,6 +31,7 @@ pub async fn settle(fleet: Fleet, mut end: channel::Receiver<bool>) {
             open_missing(&fleet, &mesh, &state).await;
             found(&fleet, &state, fleet.now().saturating_sub(began)).await;
             close_left(&fleet, &mesh, &state).await;
+            remove_left(&fleet, &mesh, &state, &mut leftovers).await;
         }
         tokio::select! {
             biased;
@@ -96,6 +99,30 @@ async fn close_left(fleet: &Fleet, mesh: &Mesh, state: &MetaState) {
         if let_go {
             tracing::info!(%shard, "the replica here is given up: its group has others");
             mesh.close_replica(shard).await;
+        }
+    }
+}
+
+/// Removes, one after the other, what is left of replicas that were closed, in this run or an earlier one.
+async fn remove_left(fleet: &Fleet, mesh: &Mesh, state: &MetaState, leftovers: &mut Leftovers) {
+    let (me, now) = (fleet.inner.me, fleet.now());
+    let (mut let_go, mut going) = (BTreeSet::new(), Vec::new());
+    for (shard, placement) in state.placement.iter().enumerate() {
+        let shard = ShardId(shard as u16);
+        let Some(remains) = mesh.remains(shard).filter(|_| !placement.replicas.contains(&me)) else { continue };
+        let heard = fleet.inner.leaders.of(shard.0, now);
+        if heard.is_some_and(|heard| is_let_go(&remains, heard.leader, &heard.lead, me)) {
+            let_go.insert(shard);
+        }
+        if remains.is_going() {
+            going.push(shard);
+        }
+    }
+    let due = leftovers.due(&let_go, now, fleet.inner.options.leftover_grace);
+    for shard in going.into_iter().chain(due).collect::<BTreeSet<_>>() {
+        match mesh.remove_left(shard).await {
+            Ok(()) => leftovers.is_gone(shard),
+            Err(error) => tracing::warn!(%shard, error, "what is left of a replica here cannot be removed yet; it is tried again"),
         }
     }
 }

@@ -122,6 +122,7 @@ pub async fn start(
         listen,
         advertise: advertised,
         seeds: seeds.clone(),
+        cookie: fleet.cookie.clone(),
         clock: clock.clone(),
     };
     let dial = connect(peers.clone(), seeds.clone());
@@ -135,6 +136,7 @@ pub async fn start(
         clock,
         peers,
         view: gossip.view(),
+        gossip_dropped: gossip.dropped(),
         gossip: tokio::sync::Mutex::new(Some(gossip)),
         founding,
         meta: OnceLock::new(),

@@ -265,6 +265,7 @@ mod tests {
             voters: voters.iter().copied().collect(),
             learners: learners.iter().copied().collect(),
             is_joint: false,
+            is_settled: true,
             matched: matched.iter().copied().collect(),
         }
     }

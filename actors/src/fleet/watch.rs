@@ -228,7 +228,10 @@ fn stand(inner: Arc<Inner>, shard: ShardId, group: Group, raft: Raft<ShardRaft>)
         // One whose log is behind cannot win, and its terms would keep whoever can from winning. It stands once all the same: from then on it is free to vote, where its
         // lease on the old leader would forbid it.
         let is_behind = group.leader.is_none() && fleet.is_behind(shard, LEFT_TO_OTHERS);
+        // Nor does one that was removed and has not got back what it had.
+        let may_stand = fleet.replica(shard).is_none_or(|replica| replica.may_stand());
         if is_behind
+            || !may_stand
             || fleet.is_leaving()
             || fleet.is_handing_over(shard)
             || fleet.clock_offset().is_far_off()

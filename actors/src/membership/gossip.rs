@@ -1,11 +1,10 @@
-//! `chitchat`, as this fleet uses it: UDP, what a node says of itself under one key, and a detector that finds a silent node within about half a second.
+//! `chitchat`, as this fleet uses it: UDP, sealed ([`super::sealed`]), what a node says of itself under one key, and a detector that finds a silent node within about half a second.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chitchat::transport::UdpTransport;
 use chitchat::{
     ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, NodeState as GossipState, ProtocolVersion, spawn_chitchat,
 };
@@ -14,6 +13,7 @@ use tallymesh_storage::clock::Clock;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::sealed::{Dropped, Seal, SealedTransport};
 use super::{Effect, NodeInfo, NodeState, Sighting, View};
 use crate::peer::Peers;
 
@@ -41,6 +41,8 @@ pub struct GossipOptions {
     pub advertise: SocketAddr,
     /// Addresses to begin with; names are resolved, again and again.
     pub seeds: Vec<String>,
+    /// Known to all nodes of the cluster and to nobody else: whoever lacks it is neither heard nor understood.
+    pub cookie: String,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -48,6 +50,7 @@ pub struct GossipOptions {
 pub struct Gossip {
     handle: ChitchatHandle,
     view: watch::Receiver<View>,
+    dropped: Dropped,
     task: JoinHandle<()>,
 }
 
@@ -55,9 +58,11 @@ impl Gossip {
     /// `follow` is told of every effect: [`connect`] for a process, something else for a test.
     ///
     /// # Errors
-    /// The port's.
+    /// The port's, or no cookie.
     pub async fn start(options: GossipOptions, mut follow: impl FnMut(&Effect) + Send + 'static) -> Result<Self, String> {
-        let GossipOptions { me, cluster_name, listen, advertise, seeds, clock } = options;
+        let GossipOptions { me, cluster_name, listen, advertise, seeds, cookie, clock } = options;
+        let seal = Seal::new(&cookie).ok_or("an empty cookie keeps nobody out of gossip: set one, the same at every node")?;
+        let dropped = Dropped::default();
         let (node, boot) = (me.node, me.boot);
         let config = ChitchatConfig {
             // The run's number rises with every start, so that a later run is a later generation.
@@ -73,7 +78,9 @@ impl Gossip {
             protocol_version: ProtocolVersion::V0,
         };
         let said = serde_json::to_string(&me).map_err(|e| e.to_string())?;
-        let started = spawn_chitchat(config, vec![(KEY.to_owned(), said)], &UdpTransport).await;
+        let started =
+            spawn_chitchat(config, vec![(KEY.to_owned(), said)], &SealedTransport { seal, dropped: dropped.clone(), clock: clock.clone() })
+                .await;
         let handle = started.map_err(|e| format!("gossip at {listen}: {e:#}"))?;
         let mut seen = handle.with_chitchat(|chitchat| chitchat.live_nodes_watch_stream()).await;
         let (sender, view) = watch::channel(View::new(node));
@@ -89,11 +96,16 @@ impl Gossip {
                 effects.iter().for_each(&mut follow);
             }
         });
-        Ok(Self { handle, view, task })
+        Ok(Self { handle, view, dropped, task })
     }
 
     pub fn view(&self) -> watch::Receiver<View> {
         self.view.clone()
+    }
+
+    /// Datagrams that nobody of the cluster has sealed.
+    pub fn dropped(&self) -> Dropped {
+        self.dropped.clone()
     }
 
     /// What this node says of itself from now on.
@@ -165,6 +177,10 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(20);
 
     async fn start(node: u128, boot: u64, port: SocketAddr, seed: SocketAddr) -> Gossip {
+        start_with("the cookie", node, boot, port, seed).await
+    }
+
+    async fn start_with(cookie: &str, node: u128, boot: u64, port: SocketAddr, seed: SocketAddr) -> Gossip {
         let me = NodeInfo {
             node: NodeId::from_u128(node),
             boot: BootId(boot),
@@ -176,13 +192,16 @@ mod tests {
             state: NodeState::Empty,
         };
         let (cluster_name, seeds, clock) = ("main".to_owned(), vec![seed.to_string()], Arc::new(SystemClock::new()));
-        Gossip::start(GossipOptions { me, cluster_name, listen: port, advertise: port, seeds, clock }, |_| {}).await.expect("started")
+        let cookie = cookie.to_owned();
+        let options = GossipOptions { me, cluster_name, listen: port, advertise: port, seeds, cookie, clock };
+        Gossip::start(options, |_| {}).await.expect("started")
     }
 
-    async fn ports() -> [SocketAddr; 3] {
+    /// Free a moment ago, on a loopback address that nobody else looks for a port on.
+    async fn ports(host: u8) -> [SocketAddr; 3] {
         let mut sockets = Vec::new();
         for _ in 0..3 {
-            sockets.push(tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("port"));
+            sockets.push(tokio::net::UdpSocket::bind(format!("127.0.77.{host}:0")).await.expect("port"));
         }
         [0, 1, 2].map(|at: usize| sockets[at].local_addr().expect("address"))
     }
@@ -193,7 +212,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn nodes_find_each_other_and_see_changes_restarts_and_silence() {
-        let ports = ports().await;
+        let ports = ports(1).await;
         let [a, b] = [start(1, 1, ports[0], ports[0]).await, start(2, 1, ports[1], ports[0]).await];
         let c = start(3, 1, ports[2], ports[0]).await;
         for gossip in [&a, &b, &c] {
@@ -211,6 +230,28 @@ mod tests {
         let b = start(2, 2, ports[1], ports[0]).await;
         sees(&c, |view| view.is_alive(node) && view.nodes[&node].info.boot == BootId(2)).await;
         for gossip in [a, b, c] {
+            gossip.shutdown().await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn node_with_another_cookie_is_neither_seen_nor_sees_anybody() {
+        let ports = ports(2).await;
+        let [a, stranger] = [start(1, 1, ports[0], ports[1]).await, start_with("another", 2, 1, ports[1], ports[0]).await];
+        let b = start(3, 1, ports[2], ports[0]).await;
+        // It answers nothing that it could be told by; that it was heard and dropped is what there is to wait for.
+        let heard_of_each_other = async {
+            while a.dropped().count() < 3 || stranger.dropped().count() < 3 {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, heard_of_each_other).await.expect("they send to each other");
+        for gossip in [&a, &b] {
+            sees(gossip, |view| view.alive().count() == 2).await;
+            assert!(!gossip.view().borrow().nodes.contains_key(&NodeId::from_u128(2)));
+        }
+        assert!(stranger.view().borrow().alive().all(|info| info.node == NodeId::from_u128(2)));
+        for gossip in [a, b, stranger] {
             gossip.shutdown().await;
         }
     }

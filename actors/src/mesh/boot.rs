@@ -299,8 +299,13 @@ fn parts_of(
     }
 }
 
+/// Where a shard's files are.
+pub fn shard_dir(options: &MeshOptions, shard: ShardId) -> std::path::PathBuf {
+    options.data_dir.join("shards").join(shard.to_string())
+}
+
 async fn open_files(options: &MeshOptions, blocking: Blocking, id: ShardId, run: Option<u64>) -> Result<ShardFiles, String> {
-    let (disk, dir) = (options.disk.clone(), options.data_dir.join("shards").join(id.to_string()));
+    let (disk, dir) = (options.disk.clone(), shard_dir(options, id));
     let open = move || match run {
         Some(run) => ShardFiles::open_for(disk, dir, run),
         None => ShardFiles::open(disk, dir),

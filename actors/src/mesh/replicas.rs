@@ -11,8 +11,11 @@ use tallymesh_protocol::hash::ShardId;
 use super::slots::Slot;
 use super::{Mesh, boot};
 use crate::fleet::Fleet;
+use crate::raft::{Remains, given_up};
 use crate::shard::Shard;
 
+/// Whoever brings files into a shard's directory is waited for so long, then another time.
+const TURN_TIME_MAX: Duration = Duration::from_millis(100);
 /// An heir has so long to have all that the leader has.
 const CATCH_UP_TIME_MAX: Duration = Duration::from_millis(400);
 /// An heir that was told to stand asks for this node's vote within this time, or was refused it: then nothing has changed, and waiting would only keep writes waiting.
@@ -26,6 +29,13 @@ impl Mesh {
     /// Opens the replica that is placed here. One that cannot be opened is stopped, and says so in its status.
     pub(crate) async fn open_replica(&self, shard: ShardId) {
         let Some(fleet) = &self.inner.fleet else { return };
+        if self.remains(shard).is_some_and(|remains| remains.is_going())
+            && let Err(error) = self.remove_left(shard).await
+        {
+            tracing::warn!(%shard, error, "what was left of an earlier replica is not removed yet; then the shard is opened");
+            return;
+        }
+        self.inner.log.take_up(shard.0);
         let opened = match boot::open_in_fleet(&self.inner.options, &self.inner.log, fleet, shard).await {
             Ok((parts, replica)) => {
                 let spawned = Shard::spawn(parts).await.map_err(|detail| (shard, detail));
@@ -65,6 +75,34 @@ impl Mesh {
         }
         running.parts.replica.shutdown().await;
         self.inner.log.set_aside(shard.0);
+    }
+
+    /// What there is of a replica that is placed elsewhere; none while one is here.
+    pub(crate) fn remains(&self, shard: ShardId) -> Option<Remains> {
+        let is_elsewhere = matches!(self.inner.shards.get(shard), Some(Slot::Elsewhere { .. }));
+        // A group that was stopped for damage stays, for whoever repairs it.
+        is_elsewhere.then(|| Remains::of(&self.inner.log, shard).ok()).flatten()
+    }
+
+    /// Removes what is left of a replica here; see [`given_up::remove`].
+    ///
+    /// # Errors
+    /// What is left goes the next time.
+    pub(crate) async fn remove_left(&self, shard: ShardId) -> Result<(), String> {
+        let Some(fleet) = &self.inner.fleet else { return Ok(()) };
+        let turn = tokio::time::timeout(TURN_TIME_MAX, fleet.files().turn(shard)).await;
+        let _turn = turn.map_err(|_| "files are still on their way there".to_owned())?;
+        let options = &self.inner.options;
+        let dir = boot::shard_dir(options, shard);
+        let has_log = Remains::of(&self.inner.log, shard).map_err(|e| e.to_string())?;
+        let is_empty = !options.disk.exists(&dir) || options.disk.list(&dir).is_ok_and(|files| files.is_empty());
+        if is_empty && !has_log.has_log && !has_log.is_going() {
+            return Ok(());
+        }
+        let removed = given_up::remove(&self.inner.log, shard, options.disk.clone(), dir, self.inner.blocking).await;
+        let bytes = removed.map_err(|e| e.to_string())?;
+        tracing::info!(%shard, bytes, "what was left here of a replica that was given up is removed");
+        Ok(())
     }
 
     /// Has `heir` lead a shard that this node leads. Parts that come meanwhile wait with whoever brought them.

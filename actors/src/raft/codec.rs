@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tallymesh_storage::StorageError;
 use tallymesh_storage::wal::LogEntry;
 
+use super::given_up::GivenUp;
 use super::{Command, LogId, Membership, ShardRaft};
 
 const VERSION: u8 = 1;
@@ -108,6 +109,14 @@ pub fn encode_vote(vote: &Vote<u64>) -> Result<Bytes, StorageError> {
 
 pub fn decode_vote(bytes: &[u8]) -> Result<Vote<u64>, StorageError> {
     from_json("the vote", bytes)
+}
+
+pub fn encode_given_up(given_up: &GivenUp) -> Result<Bytes, StorageError> {
+    to_json("what is known of a replica that was given up", given_up)
+}
+
+pub fn decode_given_up(bytes: &[u8]) -> Result<GivenUp, StorageError> {
+    from_json("what is known of a replica that was given up", bytes)
 }
 
 impl SnapshotTail {

@@ -14,6 +14,7 @@ use tallymesh_storage::planted::{self, Bug};
 use tallymesh_storage::wal::{Done, Wal};
 use tokio::sync::{oneshot, watch};
 
+use super::given_up::Floor;
 use super::{LogId, RaftStorageError, ShardRaft, codec};
 
 /// Entries read for one replication message, in bytes; at least one entry is read whatever its size.
@@ -71,6 +72,7 @@ pub struct LogStore {
     shard: ShardId,
     durable: DurableIndex,
     stop: StopReason,
+    floor: Option<Floor>,
     purged: Option<LogId>,
     last: Option<LogId>,
     /// The newest entry that is known to be committed. Written with the entries that follow, which costs no sync of its own.
@@ -81,12 +83,13 @@ impl LogStore {
     /// # Errors
     /// A log that does not read back.
     pub fn open(wal: Wal, shard: ShardId, durable: DurableIndex, stop: StopReason) -> Result<Self, StorageError> {
+        let floor = Floor::of(&wal, shard)?;
         let state = wal.state(shard.0)?;
         let purged = match &state.purged {
             Some((index, meta)) => Some(codec::decode_log_id(*index, meta)?),
             None => None,
         };
-        let mut store = Self { wal, shard, durable, stop, purged, last: purged, committed: None };
+        let mut store = Self { wal, shard, durable, stop, floor, purged, last: purged, committed: None };
         if let Some((_, last)) = state.entries {
             store.last = store.id_at(last)?;
             let entry = store.wal.read(shard.0, last..last + 1)?;
@@ -95,6 +98,11 @@ impl LogStore {
             store.committed = if committed == 0 { None } else { store.id_at(committed.min(last))? };
         }
         Ok(store)
+    }
+
+    /// What its log has to reach before the replica takes part in elections; none for one that was never removed.
+    pub fn floor(&self) -> Option<Floor> {
+        self.floor.clone()
     }
 
     fn vote(&self) -> Result<Option<Vote<u64>>, StorageError> {

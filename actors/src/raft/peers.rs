@@ -3,7 +3,8 @@
 //! - Heartbeats and votes travel in the urgent lane, entries in the other one. How many bytes of entries go at once is capped by the log store.
 //! - openraft gives an append up after the heartbeat interval and sends it again. One that is still on its way is not sent twice: the second attempt goes on waiting
 //!   for the first, and a beat in the urgent lane keeps the follower from standing for election meanwhile.
-//! - A snapshot travels as a notice with its manifest; the receiver fetches the files that it lacks by itself ([`SnapshotFetch`]) before it installs it.
+//! - A snapshot travels as a notice with its manifest; the receiver fetches the files that it lacks by itself ([`SnapshotFetch`]) before it installs it. It fetches
+//!   them from this node, so this node sees it move: one that takes nothing for [`SNAPSHOT_STALL_MAX`] and does not answer is announced its snapshot anew.
 
 mod message;
 mod server;
@@ -29,24 +30,58 @@ use tokio::time::Instant;
 pub use server::{NoFetch, ReplicaServer, SnapshotFetch};
 
 use super::{LogId, Peer, ShardRaft};
+use crate::peer::limits::BULK_STALL_MAX;
 use crate::peer::{Lane, PeerError, Peers, Rpc, RpcKind};
 
 /// An append is given up, and its bytes with it, after this time.
 const APPEND_TIME_MAX: Duration = Duration::from_secs(15);
-/// A receiver has this long to fetch the files of a snapshot and to install it.
+/// A receiver has this long to fetch the files of a snapshot and to install it, as long as it moves.
 const SNAPSHOT_TIME_MAX: Duration = Duration::from_secs(3_600);
+/// One that fetches nothing for so long and does not answer hangs, or its answer is lost: it is told again. Nothing that it has is lost by that; one that is
+/// busy with the installation finishes it and answers the next notice.
+const SNAPSHOT_STALL_MAX: Duration = Duration::from_secs(30);
+/// How often it is looked whether it moves.
+const SNAPSHOT_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// A follower that cannot be reached is tried again this often.
 const UNREACHABLE_WAIT: Duration = Duration::from_millis(100);
+
+// A stream that stands still is given up by both of its ends, and tried again, before the whole transfer is.
+const _: () = assert!(SNAPSHOT_STALL_MAX.as_millis() > 2 * BULK_STALL_MAX.as_millis());
+const _: () = assert!(SNAPSHOT_STALL_MAX.as_millis() < SNAPSHOT_TIME_MAX.as_millis());
 
 /// Carries questions to replicas on other nodes; the peers, or a simulation.
 pub trait ReplicaChannel: Send + Sync + 'static {
     /// The question is on its way when this returns; dropping the future takes it back. `member` is the node's number in replica groups.
     fn call(&self, member: u64, rpc: Rpc, deadline: Instant) -> BoxFuture<'static, Result<Bytes, PeerError>>;
+
+    /// Bytes of the shard's files that this node has given to the member. It only rises, and it does while the files of a snapshot go there.
+    fn given_bytes(&self, member: u64, shard: ShardId) -> u64;
 }
 
 impl ReplicaChannel for Peers {
     fn call(&self, member: u64, rpc: Rpc, deadline: Instant) -> BoxFuture<'static, Result<Bytes, PeerError>> {
         self.call_member(member, rpc, deadline)
+    }
+
+    fn given_bytes(&self, member: u64, shard: ShardId) -> u64 {
+        Self::given_bytes(self, member, shard)
+    }
+}
+
+/// Whether the files of a snapshot move. Pure.
+#[derive(Clone, Copy, Debug)]
+struct Moving {
+    given_bytes: u64,
+    since: Instant,
+}
+
+impl Moving {
+    /// Notes what was given by now; whether that has been all for too long.
+    fn is_stalled(&mut self, given_bytes: u64, now: Instant) -> bool {
+        if given_bytes != self.given_bytes {
+            *self = Self { given_bytes, since: now };
+        }
+        now >= self.since + SNAPSHOT_STALL_MAX
     }
 }
 
@@ -120,6 +155,15 @@ type Failed = RPCError<u64, Peer, RaftError<u64>>;
 impl PeerNetwork {
     fn call(&self, kind: RpcKind, lane: Lane, body: Bytes, wait: Duration) -> BoxFuture<'static, Result<Bytes, PeerError>> {
         self.channel.call(self.target, Rpc { kind, shard: self.shard, lane, body }, Instant::now() + wait)
+    }
+
+    /// Ends when the follower has fetched nothing for too long.
+    async fn stalls(&self) {
+        let given_bytes = || self.channel.given_bytes(self.target, self.shard);
+        let mut moving = Moving { given_bytes: given_bytes(), since: Instant::now() };
+        while !moving.is_stalled(given_bytes(), Instant::now()) {
+            tokio::time::sleep(SNAPSHOT_LOOK_INTERVAL).await;
+        }
     }
 
     /// An append without entries and without anything that is to be committed: it says that the leader lives.
@@ -211,6 +255,12 @@ impl RaftNetwork<ShardRaft> for PeerNetwork {
             biased;
             closed = cancel => return Err(closed.into()),
             answer = answer => answer.map_err(|e| StreamingError::from(Unreachable::new(&e)))?,
+            () = self.stalls() => {
+                let seconds = SNAPSHOT_STALL_MAX.as_secs();
+                tracing::warn!(shard = %self.shard, member = self.target, seconds, "a snapshot's receiver neither fetches nor answers: it is told again");
+                let stalled = io::Error::new(io::ErrorKind::TimedOut, format!("the receiver of a snapshot has not moved for {seconds} s"));
+                return Err(Unreachable::new(&stalled).into());
+            }
         };
         message::decode_snapshot_answer(&answer).map_err(|e| NetworkError::new(&e).into())
     }

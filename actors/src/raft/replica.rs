@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tallymesh_protocol::hash::ShardId;
 use tallymesh_storage::planted::{self, Bug};
 
+use super::given_up::Floor;
 use super::log_store::StopReason;
 use super::network::Alone;
 use super::oneshot::Lost;
@@ -77,6 +78,8 @@ pub struct Group {
     pub learners: BTreeSet<u64>,
     /// A change is under way.
     pub is_joint: bool,
+    /// Who is in it is committed, as far as this replica has applied.
+    pub is_settled: bool,
     /// On the leader: the last entry that each member is known to have.
     pub matched: BTreeMap<u64, u64>,
 }
@@ -119,6 +122,7 @@ pub struct RaftReplica {
     stop: StopReason,
     barriers: Barriers,
     resumed: Resumed,
+    floor: Option<Floor>,
 }
 
 /// A node whose process ended as leader goes on leading the same term, and openraft takes what it had committed before for what its snapshot says: a read would
@@ -174,10 +178,10 @@ impl RaftReplica {
     async fn open_in<N: RaftNetworkFactory<ShardRaft>>(open: OpenReplica, network: N, kept: u64) -> Result<Self, ReplicatorError> {
         let OpenReplica { node, shard, log, state, stop } = open;
         let config = config(&format!("shard-{shard}"), kept).validate().map_err(|e| ReplicatorError::Stopped(e.to_string()))?;
-        let (shared, snapshots) = (state.shared(), state.snapshots());
+        let (shared, snapshots, floor) = (state.shared(), state.snapshots(), log.floor());
         let resumed = Resumed(log.resumes(node).map_err(|e| ReplicatorError::Stopped(e.to_string()))?);
         let raft = Raft::new(node, Arc::new(config), network, log, state).await.map_err(|e| fatal(&stop, &e))?;
-        Ok(Self { node, raft, shared, snapshots, stop, barriers: Barriers::default(), resumed })
+        Ok(Self { node, raft, shared, snapshots, stop, barriers: Barriers::default(), resumed, floor })
     }
 
     pub fn raft(&self) -> &Raft<ShardRaft> {
@@ -219,6 +223,7 @@ impl RaftReplica {
             last_log_index: metrics.last_log_index.unwrap_or(0),
             voters: membership.voter_ids().collect(),
             learners: membership.learner_ids().collect(),
+            is_settled: metrics.membership_config.log_id().is_some_and(|id| Some(id) <= metrics.last_applied),
             is_joint: membership.get_joint_config().len() > 1,
             matched: matched.map(|(member, id)| (*member, id.map_or(0, |id| id.index))).collect(),
         }
@@ -246,8 +251,21 @@ impl RaftReplica {
         heard.ok().flatten().is_some_and(|at| at.elapsed() < age)
     }
 
-    /// Stands for election; the leader does nothing.
+    /// What the log has to reach before this replica takes part in elections; none for one that was never removed.
+    pub fn floor(&self) -> Option<Floor> {
+        self.floor.clone()
+    }
+
+    /// Whether it may stand: one that was removed and has not got back what it had would win with less.
+    pub fn may_stand(&self) -> bool {
+        self.floor.as_ref().is_none_or(Floor::is_reached)
+    }
+
+    /// Stands for election, if it may; the leader does nothing.
     pub async fn stand(&self) {
+        if !self.may_stand() {
+            return;
+        }
         // A group that has ended elects nobody.
         let _ = self.raft.trigger().elect().await;
     }

@@ -63,6 +63,7 @@ async fn bring(world: &World, (from, me): (u64, u64), shard: ShardId, files: &Sh
         let bytes = theirs.ok_or("the sender is gone")?.read(file).map_err(|e| e.to_string())?;
         let end = (at + BLOCK_BYTES).min(bytes.len());
         arriving.append(&bytes[at..end]).map_err(|e| e.to_string())?;
+        *world.given.lock().entry((from, me, shard)).or_default() += (end - at) as u64;
         if end == bytes.len() {
             return arriving.finish().map_err(|e| e.to_string());
         }

@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tallymesh_actors::peer::{NodeId, PeerError, Request, Rpc, RpcKind};
 use tallymesh_actors::raft::peers::ReplicaChannel;
+use tallymesh_protocol::hash::ShardId;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -146,6 +147,10 @@ impl ReplicaChannel for Channel {
         }
         .boxed()
     }
+
+    fn given_bytes(&self, to: u64, shard: ShardId) -> u64 {
+        self.world.given.lock().get(&(self.from, to, shard)).copied().unwrap_or(0)
+    }
 }
 
 /// Whoever asks a node that dies over the question loses the connection to it.
@@ -208,6 +213,11 @@ fn send_back(world: &Arc<World>, (from, to): (u64, u64), kind: RpcKind, answer: 
     if !world.is_healing() && world.net.draw(|random| random.per_mille(often)) {
         // The answer is on its way, and the power goes behind it.
         let _ = world.orders.send(Order::PowerCut(to));
+    }
+    let mute = if kind == RpcKind::InstallSnapshot { world.plan.mute_install } else { 0 };
+    if mute > 0 && !world.is_healing() && world.net.draw(|random| random.per_mille(mute)) {
+        world.note(format_args!("n{to} says nothing to n{from} about the snapshot"));
+        return;
     }
     let Some(delay) = world.net.copies(world.is_healing()).first().copied() else { return lose(world, &reply, to) };
     let its_world = world.clone();

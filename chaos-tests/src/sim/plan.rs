@@ -70,6 +70,8 @@ pub struct Plan {
     pub keeps_entries: bool,
     /// A new member votes before it has caught up.
     pub hasty: bool,
+    /// Of 1 000: who was sent a snapshot never says what became of it, and its connection lasts.
+    pub mute_install: u64,
 }
 
 impl Plan {
@@ -121,6 +123,7 @@ impl Plan {
             cut_at_end: r.per_mille(300),
             keeps_entries: r.per_mille(400),
             hasty: r.per_mille(200),
+            mute_install: if r.per_mille(250) { 400 } else { 0 },
         }
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tallymesh_actors::raft::runtime::{Hooks, Scope, scoped, set_hooks};
+use tallymesh_protocol::hash::ShardId;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -44,6 +45,8 @@ pub struct World {
     pub is_healing: AtomicBool,
     /// Writers that have not ended.
     pub writing: AtomicU64,
+    /// Bytes of snapshots' files by (from, to, shard).
+    pub given: Mutex<BTreeMap<(u64, u64, ShardId), u64>>,
     trace: Mutex<Trace>,
     tasks: Mutex<BTreeMap<Scope, Vec<AbortHandle>>>,
     /// Scopes that are stopped, with the tasks that would like to run.
@@ -63,6 +66,7 @@ impl World {
             orders,
             is_healing: AtomicBool::new(false),
             writing: AtomicU64::new(0),
+            given: Mutex::default(),
             trace: Mutex::new(Trace { lines: is_traced.then(Vec::new), ..Trace::default() }),
             tasks: Mutex::default(),
             held: Mutex::default(),

@@ -78,6 +78,7 @@ impl Config {
             }
         }
         between("cluster.lost_after", self.cluster.lost_after, Period::seconds(10), PERIOD_MAX)?;
+        between("cluster.leftover_grace", self.cluster.leftover_grace, Period::ms(0), PERIOD_MAX)?;
         between("node.drain_timeout", self.node.drain_timeout, Period::ms(100), Period::hours(1))?;
         if self.shutdown_grace() > Period::hours(1).duration() {
             return invalid("node.shutdown_grace", "is over 1h; choose less");

@@ -45,11 +45,20 @@ pub struct Cluster {
     pub founders: Vec<String>,
     /// A member that was silent for so long gives its shards to others.
     pub lost_after: Period,
+    /// What is left of a replica that went elsewhere is kept for so long: one that comes back meanwhile needs only what is new.
+    pub leftover_grace: Period,
 }
 
 impl Default for Cluster {
     fn default() -> Self {
-        Self { name: "tallymesh".to_owned(), shards: 16, replication: OrAuto::Auto, founders: Vec::new(), lost_after: Period::minutes(10) }
+        Self {
+            name: "tallymesh".to_owned(),
+            shards: 16,
+            replication: OrAuto::Auto,
+            founders: Vec::new(),
+            lost_after: Period::minutes(10),
+            leftover_grace: Period::minutes(10),
+        }
     }
 }
 

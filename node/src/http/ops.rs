@@ -178,6 +178,10 @@ fn expose_node(app: &App, out: &mut Exposition) {
     use Kind::{Counter, Gauge};
     out.family("tallymesh_build_info", Gauge, "The running version.");
     out.sample("tallymesh_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+    if let Some(fleet) = app.mesh.fleet() {
+        let dropped = fleet.gossip_dropped() as f64;
+        out.single("tallymesh_gossip_dropped_total", Counter, "Gossip datagrams that no holder of the cookie has sealed.", dropped);
+    }
     let door = app.ingest.admission();
     out.single("tallymesh_admission_held_bytes", Gauge, "Bytes of requests not answered yet.", door.held_bytes as f64);
     out.single("tallymesh_admission_limit_bytes", Gauge, "Most that they may be.", door.limit_bytes as f64);

@@ -89,6 +89,26 @@ impl ShardFiles {
         Ok(Self { disk, dir: dir.into(), shared: Arc::new(shared) })
     }
 
+    /// Removes all files of a directory that nobody has open, the manifest first; their bytes. What is no file of a shard's is removed too; the directory stays.
+    ///
+    /// # Errors
+    /// The disk's; what is left is removed the next time.
+    pub fn remove_all(disk: &dyn Disk, dir: &Path) -> Result<u64, StorageError> {
+        if !disk.exists(dir) {
+            return Ok(0);
+        }
+        let mut bytes = 0;
+        let mut names = disk.list(dir).map_err(|e| StorageError::io("list", dir, e))?;
+        names.sort_by_key(|name| name != MANIFEST);
+        for name in names {
+            let path = dir.join(name);
+            bytes += disk.len(&path).map_err(|e| StorageError::io("measure", &path, e))?;
+            disk.remove(&path).map_err(|e| StorageError::io("remove", &path, e))?;
+        }
+        disk.sync_dir(dir).map_err(|e| StorageError::io("sync", dir, e))?;
+        Ok(bytes)
+    }
+
     pub fn dir(&self) -> &Path {
         &self.dir
     }

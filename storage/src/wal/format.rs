@@ -16,6 +16,9 @@
 //! | 32 | `u32` | number of the record within its group, from 1, wrapping |
 //! | 36 | `u32`, `u64` | offset and segment of the record itself: bytes of a body that look like a record are not taken for one |
 //! | 48 | | meta, zeroes to the next multiple of 16, body, zeroes |
+//!
+//! A purge up to [`NO_INDEX`] without a meta leaves no mark either: the group has no log any more. Builds that do not know that find a mark that does not read
+//! back, as long as the record is there, and stop this one group.
 
 use std::fmt;
 
@@ -27,6 +30,9 @@ pub(super) const RECORD_HEADER_BYTES: usize = 48;
 pub(super) const ALIGN: usize = 16;
 /// The group of checkpoints, which concern all; in checkpoints and in memory it stands for every group of which nothing is known.
 pub(super) const NO_GROUP: u16 = u16::MAX;
+
+/// No entry has it.
+pub(super) const NO_INDEX: u64 = u64::MAX;
 
 const MAGIC: [u8; 4] = *b"TMWL";
 

@@ -86,6 +86,11 @@ impl GroupIndex {
         self.purged = Some((upto, meta));
     }
 
+    pub fn forget(&mut self) {
+        self.slots.clear();
+        (self.live_bytes, self.purged) = (0, None);
+    }
+
     pub fn check(&self) -> Result<(), StorageError> {
         self.damage.as_ref().map_or(Ok(()), |damage| Err(damage.error()))
     }

@@ -49,6 +49,11 @@ impl GroupOnDisk {
         self.last = self.last.min(from.saturating_sub(1));
     }
 
+    pub fn forget(&mut self) {
+        self.runs.clear();
+        self.purged = None;
+    }
+
     pub fn purge(&mut self, upto: u64, meta: Bytes) {
         self.purged = Some((upto, meta));
         while !self.runs.is_empty() {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::checkpoint::{self, GroupCheckpoint};
-use super::format::{Kind, NO_GROUP, Place, Record, RecordHead, SEGMENT_HEADER_BYTES, record_bytes};
+use super::format::{Kind, NO_GROUP, NO_INDEX, Place, Record, RecordHead, SEGMENT_HEADER_BYTES, record_bytes};
 use super::index::{GroupIndex, Slot};
 use super::on_disk::GroupOnDisk;
 use super::recover::Damage;
@@ -236,6 +236,11 @@ impl Group {
                 self.missing = self.missing.filter(|&(first, _)| first < index).map(|(first, last)| (first, last.min(index - 1)));
                 self.index.truncate(index);
                 self.on_disk.truncate(index);
+            }
+            Kind::Purge if index == NO_INDEX => {
+                self.missing = None;
+                self.index.forget();
+                self.on_disk.forget();
             }
             Kind::Purge => {
                 self.missing = self.missing.filter(|&(_, last)| last > index).map(|(first, last)| (first.max(index + 1), last));

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::format::record_bytes;
+use super::format::{NO_INDEX, record_bytes};
 use super::index::{GroupIndex, Slot};
 use super::{Done, LogEntry, RECORD_BYTES_MAX, SMALL_BYTES_MAX};
 use crate::StorageError;
@@ -16,6 +16,7 @@ pub(super) enum Op {
         upto: u64,
         meta: Bytes,
     },
+    Forget,
     Vote(Bytes),
     Meta(Bytes),
     /// Nothing to write, but told in its turn.
@@ -35,7 +36,7 @@ impl Op {
         match self {
             Self::Append(entries) => entries.iter().map(|e| record_bytes(e.meta.len(), e.body.len())).sum(),
             Self::Purge { meta: small, .. } | Self::Vote(small) | Self::Meta(small) => record_bytes(small.len(), 0),
-            Self::Truncate { .. } => record_bytes(0, 0),
+            Self::Truncate { .. } | Self::Forget => record_bytes(0, 0),
             Self::Nothing => 0,
         }
     }
@@ -73,6 +74,8 @@ pub(super) fn check(index: &GroupIndex, group: u16, op: Op) -> Result<Op, Storag
             (_, Some((_, last))) if *from <= last => Ok(op),
             _ => Ok(Op::Nothing),
         },
+        Op::Purge { upto: NO_INDEX, .. } => refuse(format!("no entry has the index {NO_INDEX}")),
+        Op::Forget if index.entries().is_none() && index.purged.is_none() => Ok(Op::Nothing),
         Op::Purge { upto, .. } if index.purged.as_ref().is_some_and(|(purged, _)| upto <= purged) => Ok(Op::Nothing),
         Op::Purge { meta: small, .. } | Op::Vote(small) | Op::Meta(small) if small.len() > SMALL_BYTES_MAX => {
             refuse(format!("a vote, purge mark or meta of {} bytes, at most {SMALL_BYTES_MAX}", small.len()))
@@ -93,6 +96,7 @@ pub(super) fn take_effect(index: &mut GroupIndex, sequence: u32, op: &Op) {
         }
         Op::Truncate { from } => index.truncate(*from),
         Op::Purge { upto, meta } => index.purge(*upto, meta.clone()),
+        Op::Forget => index.forget(),
         Op::Vote(vote) => index.vote = Some(vote.clone()),
         Op::Meta(meta) => index.meta = Some(meta.clone()),
         Op::Nothing => {}

@@ -256,6 +256,10 @@ impl Shared {
         self.state.lock().aside.insert(group);
     }
 
+    pub fn take_up(&self, group: u16) {
+        self.state.lock().aside.remove(&group);
+    }
+
     /// From now on nothing is accepted. Returns what waited, to be told.
     pub fn poison(&self, reason: &str) -> VecDeque<Request> {
         let waiting = self.state.lock().poison(reason);

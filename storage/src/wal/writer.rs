@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::format::{self, Kind, Place, RecordHead, record_bytes};
+use super::format::{self, Kind, NO_INDEX, Place, RecordHead, record_bytes};
 use super::on_disk::GroupOnDisk;
 use super::request::{Op, Request};
 use super::segment::{self, OpenSegment};
@@ -182,6 +182,11 @@ impl WalWriter {
             Op::Purge { upto, meta } => {
                 self.record(Kind::Purge, group, sequence, *upto, meta, &[], written)?;
                 self.group(group, sequence).purge(*upto, meta.clone());
+                self.may_remove = true;
+            }
+            Op::Forget => {
+                self.record(Kind::Purge, group, sequence, NO_INDEX, &[], &[], written)?;
+                self.group(group, sequence).forget();
                 self.may_remove = true;
             }
             Op::Vote(vote) => {

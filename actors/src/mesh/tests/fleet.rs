@@ -27,6 +27,7 @@ fn alone() -> FleetOptions {
         replication: None,
         version: "0".to_owned(),
         lost_after: Duration::from_secs(600),
+        leftover_grace: Duration::from_secs(600),
         bulk_bytes_per_second: 1 << 20,
     }
 }

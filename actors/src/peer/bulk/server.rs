@@ -1,9 +1,11 @@
 //! The side that has the files.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tallymesh_protocol::hash::ShardId;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Semaphore;
@@ -31,22 +33,29 @@ pub struct BulkServer {
     source: Arc<dyn BulkSource>,
     pace: Pace,
     streams: Semaphore,
+    /// Bytes that members took of shards' files; as many numbers as there are members and shards.
+    given: Mutex<BTreeMap<(u64, ShardId), u64>>,
 }
 
 impl BulkServer {
     /// `bytes_per_second` is what all streams together may take.
     pub fn new(source: Arc<dyn BulkSource>, bytes_per_second: u64) -> Self {
-        Self { source, pace: Pace::new(bytes_per_second), streams: Semaphore::new(BULK_STREAMS_MAX) }
+        Self { source, pace: Pace::new(bytes_per_second), streams: Semaphore::new(BULK_STREAMS_MAX), given: Mutex::default() }
+    }
+
+    /// Bytes of a shard's files that a member took so far.
+    pub fn given_bytes(&self, member: u64, shard: ShardId) -> u64 {
+        self.given.lock().get(&(member, shard)).copied().unwrap_or(0)
     }
 
     /// Answers the one question of a connection whose peer is known.
     pub async fn serve(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin, peer: &Hello) {
-        if let Err(error) = self.answer(&mut stream).await {
+        if let Err(error) = self.answer(&mut stream, peer.node.member()).await {
             tracing::info!(node = %peer.node, name = peer.name, %error, "a bulk stream ended early");
         }
     }
 
-    async fn answer(&self, stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<()> {
+    async fn answer(&self, stream: &mut (impl AsyncRead + AsyncWrite + Unpin), member: u64) -> io::Result<()> {
         let ask = in_time(read_ask(stream)).await?;
         let Ok(_stream) = self.streams.try_acquire() else {
             return only(stream, STATUS_BUSY).await;
@@ -80,6 +89,7 @@ impl BulkServer {
             // The next block may wait for its turn; TLS would keep the end of this one.
             in_time(stream.flush()).await?;
             offset += len as u64;
+            *self.given.lock().entry((member, shard)).or_default() += len as u64;
         }
         in_time(stream.write_all(&[0; 8])).await?;
         in_time(stream.flush()).await

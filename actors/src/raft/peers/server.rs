@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use tallymesh_protocol::hash::ShardId;
 use tallymesh_storage::planted::{self, Bug};
 
-use super::super::ShardRaft;
+use super::super::{Floor, MeshRuntime, ShardRaft};
 use super::message::{self, MessageError};
 use crate::peer::{NodeId, Refusal, RefusalCode, Request, RpcKind};
 
@@ -37,7 +37,8 @@ impl SnapshotFetch for NoFetch {
 #[derive(Clone)]
 struct Served {
     replica: Raft<ShardRaft>,
-    /// Held from the first file of a snapshot until it is installed: the next one announced would let files of this one go.
+    floor: Option<Floor>,
+    /// Held from the first file of a snapshot until it is installed, whoever still waits for that: the next one announced would let files of this one go.
     installing: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -54,7 +55,12 @@ impl ReplicaServer {
     }
 
     pub fn add(&self, shard: ShardId, replica: Raft<ShardRaft>) {
-        self.replicas.write().insert(shard, Served { replica, installing: Arc::default() });
+        self.add_with_floor(shard, replica, None);
+    }
+
+    /// One that votes for nobody before its log goes as far as it once did.
+    pub fn add_with_floor(&self, shard: ShardId, replica: Raft<ShardRaft>, floor: Option<Floor>) {
+        self.replicas.write().insert(shard, Served { replica, floor, installing: Arc::default() });
     }
 
     pub fn remove(&self, shard: ShardId) {
@@ -67,7 +73,7 @@ impl ReplicaServer {
     /// No such replica, or it stopped; what does not read.
     pub async fn handle(&self, request: Request) -> Result<Bytes, Refusal> {
         let served = self.replicas.read().get(&request.shard).cloned();
-        let Some(Served { replica, installing }) = served else {
+        let Some(Served { replica, floor, installing }) = served else {
             return Err(Refusal::new(RefusalCode::Unknown, format!("there is no replica of shard {} here", request.shard)));
         };
         match request.kind {
@@ -80,6 +86,9 @@ impl ReplicaServer {
                 let answer = replica.append_entries(rpc).await.map_err(stopped)?;
                 message::encode_append_answer(&answer).map_err(invalid)
             }
+            RpcKind::Vote if floor.is_some_and(|floor| !floor.is_reached()) => {
+                Err(Refusal::new(RefusalCode::Unknown, "this replica has lost what it had and does not vote before it has it again"))
+            }
             RpcKind::Vote => {
                 let rpc = message::decode_vote(&request.body).map_err(invalid)?;
                 let answer = replica.vote(rpc).await.map_err(stopped)?;
@@ -88,11 +97,17 @@ impl ReplicaServer {
             RpcKind::InstallSnapshot => {
                 let (vote, snapshot) = message::decode_snapshot(&request.body).map_err(invalid)?;
                 let manifest = snapshot.snapshot.manifest.clone();
-                let _turn = installing.lock().await;
+                // Who is told again while it is at it waits for it here, and finds everything done.
+                let turn = installing.lock_owned().await;
                 let fetched = self.fetch.fetch(request.from, request.shard, manifest).await;
                 fetched.map_err(|e| Refusal::new(RefusalCode::Failed, format!("fetching the files of a snapshot: {e}")))?;
-                let answer = replica.install_full_snapshot(vote, snapshot).await.map_err(|e| stopped(RaftError::Fatal(e)))?;
-                message::encode_snapshot_answer(&answer).map_err(invalid)
+                // It ends with the group at the latest.
+                let installed = MeshRuntime::spawn_task(async move {
+                    let _turn = turn;
+                    replica.install_full_snapshot(vote, snapshot).await
+                });
+                let installed = installed.await.map_err(|e| Refusal::new(RefusalCode::Failed, format!("installing a snapshot: {e}")))?;
+                message::encode_snapshot_answer(&installed.map_err(|e| stopped(RaftError::Fatal(e)))?).map_err(invalid)
             }
             other => Err(Refusal::new(RefusalCode::Unknown, format!("{other:?} is no question to a replica"))),
         }

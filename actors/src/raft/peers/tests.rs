@@ -236,6 +236,10 @@ impl ReplicaChannel for Slow {
         }
         .boxed()
     }
+
+    fn given_bytes(&self, _member: u64, _shard: ShardId) -> u64 {
+        0
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -262,4 +266,116 @@ async fn append_that_takes_longer_than_a_heartbeat_is_sent_once_and_beats_meanwh
     assert_eq!(network.append_entries(rpc(5), RPCOption::new(ttl)).await.expect("answered"), AppendEntriesResponse::Success);
     let next = tokio::time::timeout(ttl, network.append_entries(rpc(6), RPCOption::new(ttl))).await;
     assert!(next.is_err() && slow.appends.lock().len() == 1, "another append is sent");
+}
+
+/// Takes a snapshot's notice and fetches a byte of its files every so often, as long as it is asked; answers after `answers_after`, if at all.
+struct Receiver {
+    began: Instant,
+    byte_every: Duration,
+    answers_after: Option<Duration>,
+    deadlines: parking_lot::Mutex<Vec<Duration>>,
+}
+
+impl ReplicaChannel for Receiver {
+    fn call(&self, _member: u64, rpc: Rpc, deadline: Instant) -> BoxFuture<'static, Result<Bytes, PeerError>> {
+        assert_eq!(rpc.kind, RpcKind::InstallSnapshot);
+        self.deadlines.lock().push(deadline - Instant::now());
+        let answers_after = self.answers_after;
+        async move {
+            match answers_after {
+                Some(after) => tokio::time::sleep(after).await,
+                None => futures::future::pending().await,
+            }
+            Ok(message::encode_snapshot_answer(&SnapshotResponse { vote: Vote::new_committed(1, 1) }).expect("encodes"))
+        }
+        .boxed()
+    }
+
+    fn given_bytes(&self, _member: u64, _shard: ShardId) -> u64 {
+        (self.began.elapsed().as_millis() / self.byte_every.as_millis()) as u64
+    }
+}
+
+/// How a snapshot's transfer to it ends, and after how long.
+async fn send_snapshot(byte_every: Duration, answers_after: Option<Duration>) -> (bool, Duration) {
+    let receiver = Arc::new(Receiver { began: Instant::now(), byte_every, answers_after, deadlines: Default::default() });
+    let mut network = PeerNetworks::new(receiver.clone(), SHARD).new_client(2, &Peer::default()).await;
+    let snapshot = Snapshot { meta: Default::default(), snapshot: Box::default() };
+    let ttl = RPCOption::new(Duration::from_millis(250));
+    let sent = network.full_snapshot(Vote::new_committed(1, 1), snapshot, futures::future::pending(), ttl).await;
+    assert_eq!(*receiver.deadlines.lock(), [SNAPSHOT_TIME_MAX], "asked once, for as long as it may take at all");
+    (sent.is_ok(), receiver.began.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn receiver_of_a_snapshot_that_hangs_is_given_up_and_one_that_moves_is_not() {
+    let second = Duration::from_secs(1);
+    let never = 10 * SNAPSHOT_TIME_MAX;
+    let (is_done, took) = send_snapshot(never, None).await;
+    assert!(!is_done && took >= SNAPSHOT_STALL_MAX && took <= SNAPSHOT_STALL_MAX + 2 * SNAPSHOT_LOOK_INTERVAL, "{took:?}");
+    let (is_done, took) = send_snapshot(SNAPSHOT_STALL_MAX - second, Some(1_800 * second)).await;
+    assert!(is_done && took == 1_800 * second, "slow as it is, it moves: {took:?}");
+    let (is_done, _) = send_snapshot(never, Some(SNAPSHOT_STALL_MAX - second)).await;
+    assert!(is_done, "installing takes time too");
+}
+
+/// Asks a server what another replica asks.
+async fn asked(server: &ReplicaServer, kind: RpcKind, body: Bytes) -> Result<Bytes, Refusal> {
+    let request = Request { from: NodeId::from_member(7, 0), kind, shard: SHARD, deadline: Instant::now() + PATIENCE, body };
+    server.handle(request).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replica_that_lost_what_it_had_neither_votes_nor_stands_before_it_has_it_again() {
+    use openraft::raft::VoteRequest;
+    use openraft::{Entry, EntryPayload, Membership};
+
+    use super::super::codec;
+    use super::super::given_up::GivenUp;
+
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+    let opened = Wal::open(disk.clone(), Arc::new(SystemClock::new()), Path::new("/log"), WalOptions::default()).expect("log");
+    let _log = WalThread::spawn(opened.writer).expect("thread");
+    // It had three entries of the fifth term, in a group of its own and 7 and 8.
+    let given_up = GivenUp { is_removed: true, last: Some(codec::log_id(5, 2)) };
+    opened.wal.meta(SHARD.0, codec::encode_given_up(&given_up).expect("encodes"), Box::new(drop));
+    let (durable, covered) = DurableIndex::new(None);
+    let stop = StopReason::new(SHARD);
+    let log = LogStore::open(opened.wal, SHARD, covered, stop.clone()).expect("store");
+    let state = open_state(disk, Path::new("/state"), durable, Blocking::Threads);
+    let slow = Arc::new(Slow { appends: Default::default(), sent: Default::default() });
+    let open = OpenReplica { node: 9, shard: SHARD, log, state, stop };
+    let replica = RaftReplica::join_fleet(open, PeerNetworks::new(slow.clone(), SHARD)).await.expect("replica");
+    let server = ReplicaServer::new(Arc::new(NoFetch));
+    server.add_with_floor(SHARD, replica.raft().clone(), replica.floor());
+
+    // 8 lagged behind and never heard that the group has others.
+    let candidate = VoteRequest::new(Vote::new(8, 8), Some(codec::log_id(4, 1)));
+    let candidate = message::encode_vote(&candidate).expect("encodes");
+    let refused = asked(&server, RpcKind::Vote, candidate.clone()).await.expect_err("it does not vote");
+    assert!(refused.detail.contains("does not vote"), "{refused}");
+
+    let nodes: BTreeMap<u64, Peer> = [7, 8, 9].map(|member| (member, Peer::default())).into();
+    let members = Membership::new(vec![[7, 8, 9].into()], nodes);
+    let entry = |index: u64| Entry {
+        log_id: codec::log_id(if index == 0 { 0 } else { 5 }, index),
+        payload: if index == 0 { EntryPayload::Membership(members.clone()) } else { EntryPayload::Blank },
+    };
+    let append = |indexes: std::ops::Range<u64>| {
+        let prev = indexes.start.checked_sub(1).map(|index| entry(index).log_id);
+        let entries = indexes.map(entry).collect();
+        message::encode_append(AppendEntriesRequest { vote: Vote::new_committed(6, 7), prev_log_id: prev, entries, leader_commit: None })
+            .expect("encodes")
+    };
+    asked(&server, RpcKind::AppendEntries, append(0..2)).await.expect("taken");
+    assert!(replica.group().voters.contains(&9), "it is a voter of the group that it knows of");
+    assert!(asked(&server, RpcKind::Vote, candidate.clone()).await.is_err(), "and has less than it had");
+    replica.stand().await;
+    assert_eq!(replica.status().term, 6, "nor does it stand");
+
+    asked(&server, RpcKind::AppendEntries, append(2..3)).await.expect("taken");
+    let answer = asked(&server, RpcKind::Vote, candidate).await.expect("it votes");
+    assert!(!message::decode_vote_answer(&answer).expect("an answer").vote_granted, "by what it has");
+    assert!(replica.may_stand());
+    replica.shutdown().await;
 }

@@ -112,7 +112,7 @@ impl Oracle {
         let history = self.groups.get_mut(&group).unwrap();
         let (first, next) = (history.last().entries.keys().next().copied(), history.last().next_index());
         let stamp = |what: &str, n: u64| Bytes::from(format!("{what} {n} of {group}"));
-        match (random.below(10), first) {
+        match (random.below(11), first) {
             (0, Some(first)) => {
                 let from = first + random.below(next - first);
                 history.push(|model| drop(model.entries.split_off(&from)));
@@ -126,6 +126,14 @@ impl Oracle {
                     model.purged = Some((upto, meta.clone()));
                 });
                 wal.purge(group, upto, meta, history.ack());
+            }
+            // Where there is nothing to forget nothing is written.
+            (10, Some(_)) => {
+                history.push(|model| {
+                    model.entries.clear();
+                    model.purged = None;
+                });
+                wal.forget(group, history.ack());
             }
             (3, _) => {
                 self.vote += 1;

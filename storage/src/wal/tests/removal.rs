@@ -64,3 +64,35 @@ fn restarts_do_not_pile_up_segments() {
     }
     assert!(segments(&disk).len() <= 3, "{:?}", segments(&disk));
 }
+
+#[test]
+fn forgotten_log_begins_anew_at_any_index_and_keeps_its_vote() {
+    let disk = SimDisk::new();
+    let mut opened = open(&disk);
+    opened.now(|wal, done| wal.vote(1, Bytes::from_static(b"my vote"), done)).unwrap();
+    opened.now(|wal, done| wal.meta(1, Bytes::from_static(b"my meta"), done)).unwrap();
+    opened.append_now(1, entries(1, 40, 400)).unwrap();
+    opened.now(|wal, done| wal.purge(1, 9, Bytes::from_static(b"purged"), done)).unwrap();
+    assert!(segments(&disk).len() > 5);
+    opened.now(|wal, done| wal.forget(1, done)).unwrap();
+    assert!(segments(&disk).len() <= 2, "its entries pin nothing: {:?}", segments(&disk));
+    let nothing = |wal: &Wal| {
+        let state = wal.state(1).unwrap();
+        assert_eq!((state.entries, &state.purged), (None, &None));
+        assert_eq!((state.vote.as_deref(), state.meta.as_deref()), (Some(&b"my vote"[..]), Some(&b"my meta"[..])));
+        assert_eq!(wal.read(1, 0..u64::MAX).unwrap(), []);
+    };
+    nothing(&opened.wal);
+    assert!(opened.now(|wal, done| wal.purge(1, u64::MAX, Bytes::new(), done)).is_err(), "that is how it is written");
+    disk.crash(PowerCut { unsynced: Unsynced::Drop, seed: 3 });
+    let mut opened = open(&disk);
+    assert_eq!(opened.recovered.damage, []);
+    nothing(&opened.wal);
+    opened.append_now(1, entries(0, 2, 10)).unwrap();
+    opened.now(|wal, done| wal.forget(1, done)).unwrap();
+    opened.append_now(1, entries(7, 8, 10)).unwrap();
+    disk.crash(PowerCut { unsynced: Unsynced::Drop, seed: 4 });
+    let reopened = open(&disk);
+    assert_eq!(reopened.recovered.damage, []);
+    assert_eq!(reopened.wal.state(1).unwrap().entries, Some((7, 8)));
+}
