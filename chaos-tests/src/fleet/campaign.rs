@@ -191,6 +191,7 @@ async fn at_end(load: &Arc<Load>, options: &CampaignOptions, progress: &watch::S
     let truth = Truth::of(&load.ledger);
     load.findings.check(replicas_equal(fleet).await);
     let mut verdict = verify(fleet, &truth).await?;
+    load.findings.check(fleet.check_network());
     if options.power_cut_at_end && verdict.differences.is_empty() {
         progress.send_modify(|progress| "killing all nodes, comparing once more".clone_into(&mut progress.doing));
         for node in &fleet.nodes {
@@ -264,6 +265,7 @@ fn report(load: &Load, options: &CampaignOptions, faults: &[Fault], verdict: Ver
         reads: material.requests(What::is_read),
         resent_at_end,
         verdict,
+        tls: options.fleet.tls,
         faults: material.by_kind(),
         read_ms_during_faults: material.times(|what| what == What::Read, true),
         partial_read_ms_during_faults: material.times(|what| what == What::PartialRead, true),

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use tallymesh_chaos_tests::fleet::Fleet;
+use tallymesh_chaos_tests::fleet::credentials::Credentials;
 use tallymesh_chaos_tests::fleet::node::{Dressing, Life};
+use tallymesh_chaos_tests::fleet::{Fleet, FleetOptions};
 
 use super::desk::{Desk, PATIENCE, options, stays_unready};
 
@@ -17,7 +18,10 @@ fn with(args: &[&str]) -> Dressing {
 
 /// Three founders, and a fourth node that was not started.
 async fn three_and_a_guest() -> Result<Desk> {
-    let mut options = options(4)?;
+    three_and_a_guest_of(options(4)?).await
+}
+
+async fn three_and_a_guest_of(mut options: FleetOptions) -> Result<Desk> {
     options.founders = Some(3);
     let fleet = Fleet::prepare(options).await?;
     for node in &fleet.nodes[..3] {
@@ -97,6 +101,29 @@ async fn a_second_node_of_a_living_nodes_name_is_kept_out() -> Result<()> {
     desk.fleet.nodes[3].wipe().await?;
     desk.fleet.nodes[3].dress(Dressing::default()).await;
     desk.fleet.nodes[3].start().await?;
+    desk.settle_and_compare().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_with_a_certificate_of_another_ca_is_kept_out_and_let_in_with_one_of_the_fleets() -> Result<()> {
+    let mut desk = three_and_a_guest_of(FleetOptions { tls: true, ..options(4)? }).await?;
+    desk.fleet.check_network()?;
+    let guest = &desk.fleet.nodes[3];
+    let other = Credentials::make(&desk.fleet.options.binary, desk.fleet.dir().join("other-certs"), &[guest.name.clone()]).await?;
+    let settings = other.settings(&guest.name);
+    guest.dress(with(&["--set", &settings[0], "--set", &settings[1], "--set", &settings[2]])).await;
+    guest.start().await?;
+    // Both sides say why; nobody else hears of it.
+    desk.logged(3, "signed by another CA").await?;
+    desk.logged(0, "signed by another CA").await?;
+    desk.write_some(&[0, 1, 2], 5).await?;
+    refused(&desk, 3).await?;
+    let guest = &desk.fleet.nodes[3];
+    guest.kill().await.ok();
+    guest.dress(Dressing::default()).await;
+    guest.start().await?;
+    desk.fleet.all_ready(PATIENCE).await?;
+    desk.write_some(&[3, 0], 5).await?;
     desk.settle_and_compare().await
 }
 

@@ -39,6 +39,16 @@ async fn three_nodes_keep_their_promises_through_kills_pauses_cuts_and_restarts(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_keep_their_promises_over_tls() -> Result<()> {
+    let mut options = CampaignOptions::new(3, 4, binary()?);
+    options.fleet.tls = true;
+    options.kinds = vec![Kind::KillLeader, Kind::Isolate, Kind::Restart, Kind::Wipe];
+    options.steps_max = Some(4);
+    options.lasts_max = Duration::from_secs(2);
+    passes(&options).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_node_keeps_its_promises_through_kills_and_pauses() -> Result<()> {
     let mut options = CampaignOptions::new(1, 1, binary()?);
     options.kinds = vec![Kind::KillLeader, Kind::Pause];

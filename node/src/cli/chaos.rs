@@ -29,6 +29,9 @@ Examples:
   Leaders killed all the time, the report as JSON:
     tallymesh chaos --minutes 10 --faults kill-leader -o json
 
+  The nodes under mutual TLS, with a CA made for the run:
+    tallymesh chaos --minutes 5 --tls
+
 Exit code 0: nothing was lost, nothing counted twice, every answer was right or said that it was not. 1: see the report; the nodes' logs and data are kept.";
 
 /// Do harm to a fleet on this machine and hold every answer against an independent count.
@@ -51,6 +54,9 @@ pub struct ChaosArgs {
     #[arg(long, value_name = "N", default_value = "auto")]
     replication: String,
     /// Batches a second of each of the writers
+    /// Mutual TLS between the nodes, with a CA and certificates made for the run
+    #[arg(long)]
+    tls: bool,
     #[arg(long, value_name = "N", default_value_t = 5.0)]
     rate: f64,
     /// No fault lasts longer, in seconds
@@ -106,6 +112,9 @@ fn options(args: &ChaosArgs) -> Result<CampaignOptions, CliError> {
         return Err(CliError::Usage(format!("--longest {}: must be 0 to 3600", args.longest)));
     }
     // The program that is asked is the one that is tried.
+    if args.tls && args.nodes == 1 {
+        return Err(CliError::Usage("--tls: one node has nobody to talk to; choose --nodes 3".to_owned()));
+    }
     let binary = std::env::current_exe().map_err(|e| CliError::Failed(format!("cannot find this program: {e}")))?;
     let seed = args.seed.unwrap_or_else(|| rand::random_range(0..1_000_000));
     let mut options = CampaignOptions::new(args.nodes.into(), seed, binary);
@@ -113,6 +122,7 @@ fn options(args: &ChaosArgs) -> Result<CampaignOptions, CliError> {
     options.fleet.replication.clone_from(&args.replication);
     options.fleet.settings.clone_from(&args.set);
     options.time = Duration::from_secs_f64(args.minutes * 60.0);
+    options.fleet.tls = args.tls;
     options.lasts_max = Duration::from_secs_f64(args.longest);
     options.writing.batches_per_second = args.rate;
     options.probe_every = Duration::from_millis(args.probe);
