@@ -47,16 +47,17 @@ pub struct ChaosArgs {
     /// Nodes of the fleet
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
     nodes: u8,
-    /// Kinds of faults, by comma: kill-leader, kill, kill-all, kill-majority, pause, isolate, one-way, non-transitive, slow, restart, rolling, wipe, drain
+    /// Kinds of faults, by comma: kill-leader, kill, kill-all, kill-majority, pause, isolate, one-way, non-transitive, slow, restart, rolling, wipe, drain,
+    /// kill-minority and isolate-minority (of five nodes and more), move (of more nodes than copies) [default: all that the fleet is large enough for]
     #[arg(long, value_name = "KIND,...", value_delimiter = ',')]
     faults: Vec<Kind>,
     /// Copies of each shard
     #[arg(long, value_name = "N", default_value = "auto")]
     replication: String,
-    /// Batches a second of each of the writers
     /// Mutual TLS between the nodes, with a CA and certificates made for the run
     #[arg(long)]
     tls: bool,
+    /// Batches a second of each of the writers
     #[arg(long, value_name = "N", default_value_t = 5.0)]
     rate: f64,
     /// No fault lasts longer, in seconds
@@ -111,21 +112,27 @@ fn options(args: &ChaosArgs) -> Result<CampaignOptions, CliError> {
     if !(args.longest >= 0.0 && args.longest <= 3_600.0) {
         return Err(CliError::Usage(format!("--longest {}: must be 0 to 3600", args.longest)));
     }
-    // The program that is asked is the one that is tried.
     if args.tls && args.nodes == 1 {
         return Err(CliError::Usage("--tls: one node has nobody to talk to; choose --nodes 3".to_owned()));
     }
+    // The program that is asked is the one that is tried.
     let binary = std::env::current_exe().map_err(|e| CliError::Failed(format!("cannot find this program: {e}")))?;
     let seed = args.seed.unwrap_or_else(|| rand::random_range(0..1_000_000));
     let mut options = CampaignOptions::new(args.nodes.into(), seed, binary);
     options.fleet.dir.clone_from(&args.dir);
     options.fleet.replication.clone_from(&args.replication);
     options.fleet.settings.clone_from(&args.set);
-    options.time = Duration::from_secs_f64(args.minutes * 60.0);
     options.fleet.tls = args.tls;
+    options.time = Duration::from_secs_f64(args.minutes * 60.0);
     options.lasts_max = Duration::from_secs_f64(args.longest);
     options.writing.batches_per_second = args.rate;
     options.probe_every = Duration::from_millis(args.probe);
+    if let Some(kind) = args.faults.iter().find(|kind| !options.is_large_enough_for(**kind)) {
+        let (least, copies) = (kind.nodes_min(options.fleet.copies()), options.fleet.copies());
+        return Err(CliError::Usage(format!(
+            "--faults {kind}: needs {least} nodes with {copies} copies of each shard; choose --nodes {least}"
+        )));
+    }
     if !args.faults.is_empty() {
         options.kinds.clone_from(&args.faults);
     } else if args.nodes < 3 {

@@ -38,6 +38,8 @@ pub struct Shard {
     pub replicas: Vec<Replica>,
     pub coming: Vec<Coming>,
     pub going: Vec<String>,
+    /// Where it is to be; the first is to lead.
+    pub placed: Vec<String>,
     pub term: u64,
     pub commit: u64,
     pub lag: u64,
