@@ -100,6 +100,9 @@ pub enum Proposed {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct NodeStatus {
     pub shards: Vec<ReplicaReport>,
+    /// Settings that its configuration has otherwise than the cluster. None from builds that do not say.
+    #[serde(default)]
+    pub deviates: Option<Vec<String>>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
