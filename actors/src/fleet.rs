@@ -23,6 +23,8 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use parking_lot::RwLock;
 use tallymesh_protocol::command::ShardSettings;
 use tallymesh_protocol::hash::ShardId;
@@ -55,6 +57,12 @@ use meta::{MetaCommand, MetaState};
 const ASK_TIME_MAX: Duration = Duration::from_secs(2);
 /// Whoever is asked about a lost leader answers at once or is lost too.
 const LOST_TIME_MAX: Duration = Duration::from_millis(200);
+/// Of so many voters an heir and the old leader are a majority. Of more, others have to vote too, and their leases on the old leader forbid it until they let go of it.
+pub(crate) const VOTERS_BY_TWO_MAX: usize = 3;
+/// Voters let go of a leader that hands over within this time, or are waited for no longer.
+const LET_GO_TIME_MAX: Duration = Duration::from_millis(200);
+/// An heir has so long to lead before it, or a voter that let go of the old leader for it, takes the lead for lost.
+const HANDED_TIME_MAX: Duration = Duration::from_millis(300);
 /// Pause before a proposal to the metadata group is tried again.
 const PROPOSE_PAUSE: Duration = Duration::from_millis(50);
 
@@ -180,7 +188,7 @@ impl Fleet {
         self.inner.view.borrow().alive().map(|info| info.node.member()).chain([self.inner.me]).collect()
     }
 
-    /// This node tells an heir to stand: for so long it does not stand itself, which would spoil the heir's election.
+    /// An heir is told to stand: for so long this node does not stand by itself, which would spoil the heir's election.
     pub(crate) fn hands_over(&self, shard: ShardId, time: Duration) {
         self.inner.handed.write().insert(shard, self.now() + time);
     }
@@ -235,7 +243,7 @@ impl Fleet {
     }
 
     async fn ask(&self, member: u64, ask: Ask, wait: Duration) -> Result<Bytes, String> {
-        let urgent = matches!(ask, Ask::Beat | Ask::Lost { .. } | Ask::Stand { .. });
+        let urgent = matches!(ask, Ask::Beat | Ask::Lost { .. } | Ask::Stand { .. } | Ask::LetGo { .. });
         let body = messages::to_bytes(ask).map_err(|e| e.to_string())?;
         let lane = if urgent { Lane::Urgent } else { Lane::Normal };
         self.call(member, RpcKind::Metadata, lane, body, Instant::now() + wait).await.map_err(|e| e.to_string())
@@ -303,6 +311,26 @@ impl Fleet {
     pub(crate) async fn ask_to_stand(&self, member: u64, shard: ShardId) {
         if let Err(error) = self.ask(member, Ask::Stand { shard: shard.0 }, ASK_TIME_MAX).await {
             tracing::info!(%shard, member, error, "the heir does not answer");
+        }
+    }
+
+    /// Has as many voters let go of this node, which leads the shard, as an heir needs beside itself and this node. After that there is no way back.
+    pub(crate) async fn have_let_go(&self, shard: ShardId, term: u64, voters: &BTreeSet<u64>, heir: u64) {
+        let others = voters.iter().copied().filter(|member| *member != self.me() && *member != heir);
+        let mut asked: FuturesUnordered<_> = others
+            .map(|member| async move {
+                let answer = self.ask(member, Ask::LetGo { shard: shard.0, term, heir }, LET_GO_TIME_MAX).await;
+                answer.ok().and_then(|answer| messages::from_bytes::<bool>(&answer).ok()).unwrap_or(false)
+            })
+            .collect();
+        let mut needed = (voters.len() / 2 + 1).saturating_sub(2);
+        while needed > 0
+            && let Some(has_let_go) = asked.next().await
+        {
+            needed -= usize::from(has_let_go);
+        }
+        if needed > 0 {
+            tracing::info!(%shard, heir, needed, "too few voters let go of this leader: its heir needs an election");
         }
     }
 

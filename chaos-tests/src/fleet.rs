@@ -5,6 +5,7 @@
 //! Whatever is seen to be wrong on the way is a finding ([`Findings`]); a run without one has passed.
 
 pub mod campaign;
+pub mod credentials;
 pub mod gaps;
 pub mod http;
 pub mod ledger;
@@ -27,12 +28,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
+use credentials::Credentials;
 use http::Http;
 use node::{Life, Node};
 use proxy::Proxy;
@@ -44,6 +46,8 @@ pub const FOUNDED_WITHIN: Duration = Duration::from_secs(60);
 const ENDED_WITHIN: Duration = Duration::from_secs(40);
 /// Any one will do, of the length that is asked for.
 const COOKIE: &str = "only-for-tests-0123456789abcdef";
+/// What all nodes of a fleet are configured with, in its directory.
+const CONFIG: &str = "cluster.toml";
 /// Findings that are kept; the first ones tell most.
 const FINDINGS_MAX: usize = 50;
 
@@ -64,6 +68,8 @@ pub struct FleetOptions {
     pub shards: u16,
     /// As in `cluster.replication`.
     pub replication: String,
+    /// Mutual TLS between the nodes, by a CA that is made for this fleet.
+    pub tls: bool,
     /// The program; see [`crate::process::binary`].
     pub binary: PathBuf,
     /// `--set` for every node.
@@ -83,12 +89,19 @@ impl FleetOptions {
             founders: None,
             shards: 16,
             replication: "auto".to_owned(),
+            tls: false,
             binary,
             settings: Vec::new(),
             config: String::new(),
             addresses: Vec::new(),
             dir: None,
         }
+    }
+
+    /// Copies of every shard, as the product takes it.
+    pub fn copies(&self) -> usize {
+        let auto = if self.founders.unwrap_or(self.nodes) >= 3 { 3 } else { 1 };
+        self.replication.parse().unwrap_or(auto)
     }
 }
 
@@ -130,8 +143,9 @@ impl Fleet {
     /// Makes everything ready; no process runs yet.
     ///
     /// # Errors
-    /// No free addresses, no directory.
+    /// No free addresses, no directory, no certificates.
     pub async fn prepare(options: FleetOptions) -> Result<Self> {
+        ensure!(!options.tls || options.nodes > 1, "TLS is between nodes: one node alone has nobody to talk to");
         let proxy = Proxy::open(options.nodes).await?;
         let (dir, temporary) = match &options.dir {
             Some(dir) => (dir.clone(), None),
@@ -141,13 +155,19 @@ impl Fleet {
             }
         };
         std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
-        let config = dir.join("cluster.toml");
-        std::fs::write(&config, &options.config)?;
+        std::fs::write(dir.join(CONFIG), &options.config)?;
         let addresses: Vec<Addresses> = match options.addresses.as_slice() {
             [] => (0..options.nodes).map(|node| proxy.subnet.addresses(node)).collect(),
             given => given.to_vec(),
         };
-        let nodes = (0..options.nodes).map(|node| make_node(node, &addresses, &options, &dir, &config)).collect();
+        let credentials = if options.tls {
+            let names: Vec<String> = (0..options.nodes).map(name_of).collect();
+            Some(Credentials::make(&options.binary, dir.join("certs"), &names).await?)
+        } else {
+            None
+        };
+        let make = |node| make_node(node, &addresses, &options, credentials.as_ref(), &dir);
+        let nodes = (0..options.nodes).map(make).collect();
         Ok(Self { nodes, proxy, http: Http::new()?, options, dir, temporary: Mutex::new(temporary) })
     }
 
@@ -161,10 +181,22 @@ impl Fleet {
             node.start().await?;
         }
         fleet.all_ready(FOUNDED_WITHIN).await?;
-        if fleet.nodes.len() > 1 && fleet.options.addresses.is_empty() {
-            fleet.proxy.check_senders()?;
-        }
+        fleet.check_network()?;
         Ok(fleet)
+    }
+
+    /// Whether the nodes talk as they should: through the proxy, if it is between them, and inside TLS, if they have it.
+    ///
+    /// # Errors
+    /// They do not.
+    pub fn check_network(&self) -> Result<()> {
+        if self.nodes.len() > 1 && self.options.addresses.is_empty() {
+            self.proxy.check_senders()?;
+            if self.options.tls {
+                self.proxy.check_tls()?;
+            }
+        }
+        Ok(())
     }
 
     pub fn dir(&self) -> &Path {
@@ -256,18 +288,23 @@ impl Fleet {
     }
 }
 
-fn make_node(number: usize, addresses: &[Addresses], options: &FleetOptions, dir: &Path, config: &Path) -> Node {
-    let (name, own) = (format!("n{}", number + 1), addresses[number]);
+fn name_of(number: usize) -> String {
+    format!("n{}", number + 1)
+}
+
+fn make_node(number: usize, addresses: &[Addresses], options: &FleetOptions, credentials: Option<&Credentials>, dir: &Path) -> Node {
+    let (name, own) = (name_of(number), addresses[number]);
     let data_dir = dir.join(&name);
     let mut args: Vec<OsString> = ["serve", "--node", &name, "--config"].map(OsString::from).to_vec();
-    args.extend([config.into(), "--data-dir".into(), data_dir.clone().into(), "--http".into(), own.http.to_string().into()]);
+    args.extend([dir.join(CONFIG).into(), "--data-dir".into(), data_dir.clone().into(), "--http".into(), own.http.to_string().into()]);
     if options.nodes > 1 {
         let founders = options.founders.unwrap_or(options.nodes);
         let founders: Vec<String> = addresses[..founders].iter().map(|founder| founder.advertise.to_string()).collect();
         args.extend(["--peer".into(), own.peer.to_string().into()]);
         args.extend(["--advertise".into(), own.advertise.to_string().into()]);
         args.extend(["--join".into(), founders.join(",").into()]);
-        for setting in [format!("cluster.replication={}", options.replication), format!("peer.cookie={COOKIE}")] {
+        let common = [format!("cluster.replication={}", options.replication), format!("peer.cookie={COOKIE}")];
+        for setting in common.into_iter().chain(credentials.into_iter().flat_map(|credentials| credentials.settings(&name))) {
             args.extend(["--set".into(), setting.into()]);
         }
     }

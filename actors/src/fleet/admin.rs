@@ -12,6 +12,7 @@ use super::files::Arriving;
 use super::messages::{Ask, NodeStatus};
 use super::meta::{MemberState, MetaCommand, MetaState};
 use super::plan::{self, Census, Step};
+use super::start::deviations;
 use crate::mesh::{Mesh, ShardStatus};
 
 /// A decision of the metadata group is waited for so long.
@@ -38,6 +39,8 @@ pub struct ClusterNode {
     pub replicas: usize,
     /// Shards that it leads.
     pub leads: usize,
+    /// Settings that its configuration has otherwise than the cluster, whose count; unknown while the node does not say.
+    pub deviates: Option<Vec<String>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -88,7 +91,7 @@ impl Fleet {
         let known: BTreeMap<u64, NodeStatus> =
             theirs.into_iter().filter_map(|(member, status)| Some((member, status?))).chain([(self.me(), mine)]).collect();
         let shards: Vec<ClusterShard> = (0..state.placement.len() as u16).map(|shard| self.shard_view(&state, shard, &known)).collect();
-        let nodes = state.present().map(|(number, _)| self.node_view(&state, number, &shards)).collect();
+        let nodes = state.present().map(|(number, _)| self.node_view(&state, number, &shards, known.get(&number))).collect();
         ClusterView {
             cluster_id: state.cluster_id.clone(),
             replication: state.replication,
@@ -98,7 +101,14 @@ impl Fleet {
         }
     }
 
-    fn node_view(&self, state: &MetaState, number: u64, shards: &[ClusterShard]) -> ClusterNode {
+    /// What the configuration of this node has otherwise than the cluster agreed on.
+    pub(crate) fn deviations(&self) -> Vec<String> {
+        let state = self.state();
+        let agreed = state.settings.as_ref();
+        agreed.map(|agreed| deviations(&self.inner.settings, agreed)).unwrap_or_default().into_iter().map(str::to_owned).collect()
+    }
+
+    fn node_view(&self, state: &MetaState, number: u64, shards: &[ClusterShard], said: Option<&NodeStatus>) -> ClusterNode {
         let member = &state.members[&number];
         let view = self.inner.view.borrow();
         let seen = view.nodes.get(&member.node);
@@ -116,6 +126,7 @@ impl Fleet {
             is_me,
             replicas: state.shards_of(number).count(),
             leads: shards.iter().filter(|shard| shard.leader == Some(number)).count(),
+            deviates: said.and_then(|said| said.deviates.clone()),
         }
     }
 

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::messages::{self, Ask, Beat, Lead, Proposed};
 use super::meta::MetaCommand;
-use super::{ASK_TIME_MAX, Fleet, Inner};
+use super::{ASK_TIME_MAX, Fleet, HANDED_TIME_MAX, Inner, VOTERS_BY_TWO_MAX};
 use crate::founding::Founder;
 use crate::founding::driver::Gate;
 use crate::mesh::{AppendError, Mesh, ShardAnswer};
@@ -98,7 +98,7 @@ impl Fleet {
                     Err(_) => Err(failed("not in time")),
                 }
             }
-            RpcKind::Metadata => self.answer(messages::from_bytes(&request.body)?, request.deadline).await,
+            RpcKind::Metadata => self.answer(messages::from_bytes(&request.body)?, request.from.member(), request.deadline).await,
         }
     }
 
@@ -107,7 +107,7 @@ impl Fleet {
         inner.map(Mesh::from_inner).ok_or_else(|| Refusal::new(RefusalCode::Overloaded, "this node is starting, or ends"))
     }
 
-    async fn answer(&self, ask: Ask, deadline: Instant) -> Result<Bytes, Refusal> {
+    async fn answer(&self, ask: Ask, from: u64, deadline: Instant) -> Result<Bytes, Refusal> {
         match ask {
             Ask::Beat => messages::to_bytes(self.beat()),
             Ask::Propose(command) => {
@@ -122,8 +122,24 @@ impl Fleet {
             Ask::Lost { shard } => messages::to_bytes(self.has_lost(ShardId(shard)).await),
             Ask::Stand { shard } => {
                 let replica = self.replica(ShardId(shard)).ok_or_else(|| failed("there is no such replica here"))?;
+                if replica.group().voters.len() > VOTERS_BY_TWO_MAX {
+                    // Once: those who have let go of the leader would agree that it is lost, and have it stand again while their votes are on their way.
+                    self.hands_over(ShardId(shard), HANDED_TIME_MAX);
+                }
                 replica.stand().await;
                 messages::to_bytes(())
+            }
+            Ask::LetGo { shard, term, heir } => {
+                let shard = ShardId(shard);
+                let replica = self.replica(shard).ok_or_else(|| failed("there is no such replica here"))?;
+                let group = replica.group();
+                // Nobody else may ask it, and late it would depose the next leader.
+                let may_ask = group.leader == Some(from) && !group.leads && group.term == term && group.voters.contains(&heir);
+                if !may_ask || heir == self.me() || Instant::now() >= deadline {
+                    return messages::to_bytes(false);
+                }
+                self.hands_over(shard, HANDED_TIME_MAX);
+                messages::to_bytes(replica.let_go(term, heir).await)
             }
             Ask::Status => messages::to_bytes(self.mesh()?.reports().await),
             Ask::EventNames { shards } => messages::to_bytes(self.mesh()?.event_names_here(&shards).await),

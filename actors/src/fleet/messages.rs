@@ -54,6 +54,8 @@ pub enum Ask {
     Lost { shard: u16 },
     /// Stand for election as the shard's leader: its present one hands over. Answered by nothing.
     Stand { shard: u16 },
+    /// Let go of the shard's leader, which asks this itself: it hands over the lead of this term to that member. Answered by a `bool`.
+    LetGo { shard: u16, term: u64, heir: u64 },
     /// Answered by a [`ShardStatus`] for each replica that the node has.
     Status,
     /// Names of all events that these shards have. Answered by strings.
@@ -101,6 +103,9 @@ pub enum Proposed {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct NodeStatus {
     pub shards: Vec<ReplicaReport>,
+    /// Settings that its configuration has otherwise than the cluster. None from builds that do not say.
+    #[serde(default)]
+    pub deviates: Option<Vec<String>>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

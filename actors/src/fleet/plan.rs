@@ -138,7 +138,9 @@ fn balance_replicas(state: &MetaState, census: &Census) -> Option<Step> {
     fullest.sort_by_key(|member| (std::cmp::Reverse(count(member)), *member));
     fullest.into_iter().find_map(|member| {
         let movable = |placement: &Placement| placement.replicas.contains(&member) && !placement.replicas.contains(&fewest);
-        let (shard, placement) = state.placement.iter().enumerate().find(|(_, placement)| movable(placement))?;
+        let all = state.placement.iter().enumerate().filter(|(_, placement)| movable(placement));
+        // One that leads goes last: that costs a lead handed over twice, and would undo what an operator has just moved.
+        let (shard, placement) = all.min_by_key(|(shard, placement)| (placement.replicas.first() == Some(&member), *shard))?;
         let to = placement.replicas.iter().map(|replica| if *replica == member { fewest } else { *replica }).collect();
         step(shard, placement, to, Reason::Balance)
     })
@@ -258,6 +260,28 @@ mod tests {
         follow(&mut state, &seen);
         let leads = counts(&state, |p| &p.replicas[..1]);
         assert!(leads.iter().max().unwrap() - leads.iter().min().unwrap() <= 1, "{leads:?}");
+    }
+
+    #[test]
+    fn what_an_operator_moved_stays_where_it_is_and_the_rest_makes_up_for_it() {
+        for (nodes, replication) in [(4, 3), (5, 3), (7, 3)] {
+            let settled = {
+                let mut state = founded(nodes, replication);
+                follow(&mut state, &census(1..=nodes));
+                state
+            };
+            for shard in 0..settled.placement.len() as u16 {
+                let mut state = settled.clone();
+                let placement = state.placement[usize::from(shard)].clone();
+                let to = (1..=nodes).find(|member| !placement.replicas.contains(member)).expect("one without a copy");
+                let replicas = [to].into_iter().chain(placement.replicas[1..].iter().copied()).collect();
+                state.apply(MetaCommand::Place { shard, from_generation: placement.generation, replicas }).expect("moved");
+                follow(&mut state, &census(1..=nodes));
+                assert_eq!(state.placement[usize::from(shard)].replicas[0], to, "{nodes} nodes: shard {shard}");
+                let held = counts(&state, |p| &p.replicas);
+                assert!(held.iter().max().unwrap() - held.iter().min().unwrap() <= 1, "{held:?}");
+            }
+        }
     }
 
     #[test]

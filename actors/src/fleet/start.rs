@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use tallymesh_protocol::command::FORMAT;
+use tallymesh_protocol::command::{FORMAT, ShardSettings};
 use tallymesh_storage::wal::Wal;
 use tokio::sync::watch as channel;
 
@@ -239,6 +239,20 @@ where
     }
 }
 
+/// Settings that `mine` has otherwise than `theirs`, by their names in the configuration. A node without `[[metrics]]` follows the cluster's.
+pub(super) fn deviations(mine: &ShardSettings, theirs: &ShardSettings) -> Vec<&'static str> {
+    let differ = [
+        ("windows.lateness", mine.lateness_ms != theirs.lateness_ms),
+        ("dedup.horizon", mine.dedup_horizon_ms != theirs.dedup_horizon_ms),
+        ("retention.minute", mine.retention_minute_ms != theirs.retention_minute_ms),
+        ("retention.hour", mine.retention_hour_ms != theirs.retention_hour_ms),
+        ("retention.day", mine.retention_day_ms != theirs.retention_day_ms),
+        ("cardinality", mine.cardinality != theirs.cardinality),
+        ("metrics", !mine.definitions.is_empty() && mine.definitions != theirs.definitions),
+    ];
+    differ.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+}
+
 /// Whether what this node was configured with fits what the cluster agreed on.
 fn check(fleet: &Fleet, state: &MetaState) -> Result<(), StartError> {
     let (mine, theirs) = (&fleet.inner.settings, state.settings.as_ref());
@@ -249,15 +263,9 @@ fn check(fleet: &Fleet, state: &MetaState) -> Result<(), StartError> {
         }
         tracing::warn!("[[metrics]] of the configuration is not what the cluster has by now (/v1/definitions); the cluster's counts");
     }
-    let as_agreed = tallymesh_protocol::command::ShardSettings {
-        definitions: theirs.definitions.clone(),
-        definitions_version: theirs.definitions_version,
-        ..mine.clone()
-    };
-    if as_agreed != *theirs {
-        tracing::warn!(
-            "lateness, dedup horizon, retention or cardinality of the configuration differ from what the cluster was founded with, which counts"
-        );
+    let otherwise = deviations(mine, theirs);
+    if !otherwise.is_empty() {
+        tracing::warn!(settings = otherwise.join(", "), "the configuration differs from what the cluster was founded with, which counts");
     }
     Ok(())
 }

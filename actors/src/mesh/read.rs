@@ -353,6 +353,7 @@ impl Mesh {
     /// What this node knows of its own replicas.
     pub(crate) async fn reports(&self) -> NodeStatus {
         let running = self.inner.shards.running();
+        let deviates = self.inner.fleet.as_ref().map(Fleet::deviations);
         let report = move || {
             let of = |shard: &Arc<Shard>| {
                 // The checksum only means something at the index that goes with it.
@@ -363,7 +364,7 @@ impl Mesh {
                 let status = ShardStatus { applied_index: applied, ..running_status(shard) };
                 ReplicaReport { status, checksum: Some(checksum) }
             };
-            NodeStatus { shards: running.iter().map(of).collect() }
+            NodeStatus { shards: running.iter().map(of).collect(), deviates }
         };
         self.inner.blocking.run(report).await.unwrap_or_default()
     }

@@ -10,7 +10,7 @@ use tallymesh_protocol::hash::ShardId;
 
 use super::slots::Slot;
 use super::{Mesh, boot};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, VOTERS_BY_TWO_MAX};
 use crate::raft::{Remains, given_up};
 use crate::shard::Shard;
 
@@ -125,6 +125,10 @@ impl Mesh {
         if tokio::time::timeout(CATCH_UP_TIME_MAX, metrics.wait_for(has_all)).await.is_ok() {
             // Once: every further try is a higher term, and ends a lead that the one before may have begun.
             fleet.hands_over(shard, STAND_TIME_MAX);
+            let voters = replica.group().voters;
+            if voters.len() > VOTERS_BY_TWO_MAX {
+                fleet.have_let_go(shard, term, &voters, heir).await;
+            }
             fleet.ask_to_stand(heir, shard).await;
             let voted = metrics.wait_for(|m| m.current_term > term);
             if tokio::time::timeout(VOTE_TIME_MAX, voted).await.is_ok() {

@@ -9,7 +9,8 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use openraft::error::{CheckIsLeaderError, ClientWriteError, Fatal, InitializeError, RaftError};
 use openraft::network::RaftNetworkFactory;
-use openraft::{ChangeMembers, Raft, ServerState, SnapshotPolicy};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
+use openraft::{ChangeMembers, Raft, ServerState, SnapshotPolicy, Vote};
 use parking_lot::Mutex;
 use tallymesh_protocol::hash::ShardId;
 use tallymesh_storage::planted::{self, Bug};
@@ -268,6 +269,16 @@ impl RaftReplica {
         }
         // A group that has ended elects nobody.
         let _ = self.raft.trigger().elect().await;
+    }
+
+    /// Lets go of the leader of `term`, in favour of `heir`: this replica's lease on the leader, which each of its messages renews, forbids no vote any more. It gives
+    /// its vote of the next term to nobody else; whether the heir gets it is decided when it asks, by its log, as ever.
+    pub async fn let_go(&self, term: u64, heir: u64) -> bool {
+        // Of a message of a later term a replica notes the vote first, durably. An append that follows an entry which nobody has does nothing else.
+        let nowhere = super::codec::log_id(term + 1, u64::MAX);
+        let note =
+            AppendEntriesRequest { vote: Vote::new(term + 1, heir), prev_log_id: Some(nowhere), entries: Vec::new(), leader_commit: None };
+        matches!(self.raft.append_entries(note).await, Ok(AppendEntriesResponse::Conflict))
     }
 
     async fn lead(&self) -> Result<(), ReplicatorError> {

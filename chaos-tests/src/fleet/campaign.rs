@@ -74,9 +74,14 @@ impl CampaignOptions {
     pub fn schedule(&self) -> Vec<Step> {
         let most = (self.time.as_secs_f64() * STEPS_PER_SECOND).ceil() as usize;
         let steps = self.steps_max.unwrap_or(most);
-        let outlines =
-            Outlines { nodes: self.fleet.nodes, shards: self.fleet.shards, kinds: self.kinds.clone(), steps, lasts_max: self.lasts_max };
+        let kinds = self.kinds.iter().copied().filter(|kind| self.is_large_enough_for(*kind)).collect();
+        let outlines = Outlines { nodes: self.fleet.nodes, shards: self.fleet.shards, kinds, steps, lasts_max: self.lasts_max };
         plan(self.seed, &outlines)
+    }
+
+    /// Whether the fleet has enough nodes for this kind; others are left out.
+    pub fn is_large_enough_for(&self, kind: Kind) -> bool {
+        self.fleet.nodes >= kind.nodes_min(self.fleet.copies())
     }
 }
 
@@ -186,6 +191,7 @@ async fn at_end(load: &Arc<Load>, options: &CampaignOptions, progress: &watch::S
     let fleet = &load.fleet;
     fleet.proxy.forecast.clear(true);
     fleet.all_ready(FOUNDED_WITHIN).await?;
+    load.findings.check(fleet.check_network());
     let resent = writers::settle(load).await?;
     progress.send_modify(|progress| "comparing every answer".clone_into(&mut progress.doing));
     let truth = Truth::of(&load.ledger);
@@ -251,11 +257,15 @@ fn report(load: &Load, options: &CampaignOptions, faults: &[Fault], verdict: Ver
         let mut why: Vec<String> = load.told().into_iter().filter(|(at, _)| material.is_graceful(*at)).map(|(_, why)| why).collect();
         why.sort_unstable();
         why.dedup();
-        findings.push(format!("{failed_while_graceful} requests failed though nodes were only asked to end: {}", why.join("; ")));
+        findings.push(format!(
+            "{failed_while_graceful} requests failed though nodes were only asked to end, or to give or take shards: {}",
+            why.join("; ")
+        ));
     }
     Report {
         seed: options.seed,
         nodes: options.fleet.nodes,
+        tls: options.fleet.tls,
         replication: options.fleet.replication.clone(),
         shards: options.fleet.shards,
         took_s: rounded(load.now_ms() / 1e3),

@@ -6,12 +6,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::Fleet;
 use super::http::Asked;
 use super::load::Load;
-use super::node::Life;
+use super::node::{Life, Node};
 use super::proxy::weather::{Way, Weather, between};
 use plan::{Kind, Step};
 
@@ -19,7 +20,12 @@ use plan::{Kind, Step};
 const HEALED_WITHIN: Duration = Duration::from_secs(60);
 /// A drained node leads nothing within this time.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(30);
-const DRAIN_LOOK: Duration = Duration::from_millis(100);
+/// A shard is where it was moved within this time: two leads are handed over, each some seconds old, and a copy is brought up in between.
+const MOVE_TIME_MAX: Duration = Duration::from_secs(90);
+/// Every copy is there again within this time after a fault.
+const WHOLE_WITHIN: Duration = Duration::from_secs(90);
+/// Between two looks at what an operator waits for.
+const OPERATOR_LOOK: Duration = Duration::from_millis(100);
 const CUT: Weather = Weather { cut: true, delay: Duration::ZERO, loss: 0.0 };
 const SLOW: Weather = Weather { cut: false, delay: Duration::from_millis(30), loss: 0.05 };
 
@@ -44,7 +50,10 @@ pub struct Fault {
 /// The fleet is not well in time, or a process cannot be handled.
 pub async fn step(load: &Load, step: &Step) -> Result<Fault> {
     let victims = victims(load, step);
-    let led = victims.iter().flat_map(|&victim| load.watch.led_by(victim)).map(|shard| shard as u16).collect();
+    let led = match step.kind {
+        Kind::Move => BTreeSet::from([step.target as u16]),
+        _ => victims.iter().flat_map(|&victim| load.watch.led_by(victim)).map(|shard| shard as u16).collect(),
+    };
     let began_ms = load.now_ms();
     if !step.kind.is_graceful() {
         load.victims.lock().extend(&victims);
@@ -55,6 +64,8 @@ pub async fn step(load: &Load, step: &Step) -> Result<Fault> {
     let healed = Instant::now();
     well(&load.fleet, HEALED_WITHIN).await.with_context(|| format!("after: {step}"))?;
     let heal_ms = healed.elapsed().as_secs_f64() * 1e3;
+    // Another disk that is lost before, or another node that is asked to end, would be one too many for some shard.
+    whole(&load.fleet).await.with_context(|| format!("after: {step}"))?;
     load.victims.lock().clear();
     load.pause(step.then).await;
     Ok(Fault { step: step.clone(), victims, led, began_ms, ended_ms, heal_ms, over_ms: load.now_ms() })
@@ -68,12 +79,35 @@ async fn well(fleet: &Fleet, patience: Duration) -> Result<()> {
     fleet.all_ready(patience).await.map(drop)
 }
 
+/// Every shard has as many copies with a vote as it should, and each of them answers.
+async fn whole(fleet: &Fleet) -> Result<()> {
+    let copies = fleet.options.copies().min(fleet.nodes.len());
+    let until = fleet.until("every shard has all its copies", WHOLE_WITHIN, async || {
+        let cluster = fleet.cluster(0).await.map_err(|error| format!("{error:#}"))?;
+        let lacks = |shard: &&Value| {
+            let voters = rows(shard, "replicas").iter().filter(|replica| replica["role"] != "learner");
+            let (all, there) = voters.fold((0, 0), |(all, there), voter| (all + 1, there + usize::from(!voter["applied"].is_null())));
+            there < copies || there < all
+        };
+        rows(&cluster, "shards").iter().find(lacks).map_or(Ok(()), |shard| Err(shard.to_string()))
+    });
+    until.await.map(drop)
+}
+
+fn rows<'a>(value: &'a Value, name: &str) -> &'a [Value] {
+    value[name].as_array().map_or(&[], Vec::as_slice)
+}
+
 fn victims(load: &Load, step: &Step) -> BTreeSet<usize> {
     let nodes = load.fleet.nodes.len();
+    let in_a_row = |count: usize| (0..count).map(|i| (step.target + i) % nodes).collect();
     match step.kind {
-        Kind::KillLeader | Kind::Pause => BTreeSet::from([load.watch.leader(step.target as u64).unwrap_or(step.target % nodes)]),
+        Kind::KillLeader | Kind::Pause | Kind::Move => {
+            BTreeSet::from([load.watch.leader(step.target as u64).unwrap_or(step.target % nodes)])
+        }
         Kind::KillAll | Kind::Rolling | Kind::Slow => (0..nodes).collect(),
-        Kind::KillMajority => (0..nodes / 2 + 1).map(|i| (step.target + i) % nodes).collect(),
+        Kind::KillMajority => in_a_row(nodes / 2 + 1),
+        Kind::KillMinority | Kind::IsolateMinority => in_a_row((nodes - 1) / 2),
         Kind::NonTransitive => BTreeSet::from([step.target, step.other]),
         Kind::Kill | Kind::Isolate | Kind::OneWay | Kind::Restart | Kind::Wipe | Kind::Drain => BTreeSet::from([step.target]),
     }
@@ -82,7 +116,7 @@ fn victims(load: &Load, step: &Step) -> BTreeSet<usize> {
 async fn harm(load: &Load, step: &Step, victims: &BTreeSet<usize>) -> Result<()> {
     let fleet = &load.fleet;
     match step.kind {
-        Kind::KillLeader | Kind::Kill | Kind::KillAll | Kind::KillMajority | Kind::Wipe => {
+        Kind::KillLeader | Kind::Kill | Kind::KillAll | Kind::KillMajority | Kind::KillMinority | Kind::Wipe => {
             for &victim in victims {
                 fleet.nodes[victim].kill().await?;
             }
@@ -103,8 +137,8 @@ async fn harm(load: &Load, step: &Step, victims: &BTreeSet<usize>) -> Result<()>
                 fleet.nodes[victim].resume().await?;
             }
         }
-        Kind::Isolate | Kind::OneWay | Kind::NonTransitive => {
-            fleet.proxy.forecast.set(ways(fleet, step), CUT);
+        Kind::Isolate | Kind::OneWay | Kind::NonTransitive | Kind::IsolateMinority => {
+            fleet.proxy.forecast.set(ways(fleet, step, victims), CUT);
             load.pause(step.lasts).await;
             fleet.proxy.forecast.clear(step.break_off);
         }
@@ -122,6 +156,7 @@ async fn harm(load: &Load, step: &Step, victims: &BTreeSet<usize>) -> Result<()>
                 drain(load, victim, true).await?;
             }
         }
+        Kind::Move => move_shard(load, step).await?,
         Kind::Restart | Kind::Rolling => {
             for &victim in victims {
                 fleet.terminate(victim).await?;
@@ -151,17 +186,55 @@ async fn led_away(load: &Load, victim: usize) -> Result<()> {
     let deadline = Instant::now() + DRAIN_TIME_MAX;
     while !load.watch.led_by(victim).is_empty() {
         anyhow::ensure!(Instant::now() < deadline, "{} still leads after {DRAIN_TIME_MAX:?}", load.fleet.nodes[victim].name);
-        load.pause(DRAIN_LOOK).await;
+        load.pause(OPERATOR_LOOK).await;
     }
     Ok(())
 }
 
-fn ways(fleet: &Fleet, step: &Step) -> Vec<Way> {
-    let others: Vec<usize> = (0..fleet.nodes.len()).filter(|&node| node != step.target).collect();
+/// Has a shard led by a node that has no copy of it, and waits until that is over.
+async fn move_shard(load: &Load, step: &Step) -> Result<()> {
+    let (fleet, deadline) = (&load.fleet, Instant::now() + MOVE_TIME_MAX);
+    let door = &fleet.nodes[step.other % fleet.nodes.len()];
+    let shard = async || {
+        let cluster = fleet.http.get_ok(door, "/v1/cluster", &[]).await?;
+        let shard = rows(&cluster, "shards").iter().find(|shard| shard["shard"] == step.target).cloned();
+        shard.with_context(|| format!("{} knows no shard {}", door.name, step.target))
+    };
+    let to = loop {
+        let now = shard().await?;
+        let has_one = |node: &Node| ["placed", "going"].iter().any(|of| rows(&now, of).iter().any(|name| *name == *node.name));
+        let free: Vec<&Node> = fleet.nodes.iter().filter(|node| !has_one(node)).collect();
+        anyhow::ensure!(!free.is_empty(), "every node has a copy of shard {}: {now}", step.target);
+        let to = &free[step.other % free.len()].name;
+        let body = serde_json::json!({ "shard": step.target, "node": to });
+        match fleet.http.post(door, "/v1/cluster/move", &body, MOVE_TIME_MAX).await {
+            Asked::Answered(_) => break to,
+            // The fleet itself had just moved it.
+            Asked::Problem(_, detail) if detail.contains("has changed meanwhile") && Instant::now() < deadline => {}
+            other => anyhow::bail!("{} was asked {body}: {other:?}", door.name),
+        }
+        load.pause(OPERATOR_LOOK).await;
+    };
+    let mut has_come = false;
+    loop {
+        let now = shard().await?;
+        has_come |= rows(&now, "replicas").iter().any(|replica| replica["node"] == **to && replica["role"] != "learner");
+        // The fleet goes on balancing itself: it may have the shard led by another node before this one ever led it.
+        let leads = now["leader"] == **to || rows(&now, "placed").first().is_some_and(|first| *first != **to);
+        if has_come && leads && rows(&now, "coming").is_empty() && rows(&now, "going").is_empty() {
+            return Ok(());
+        }
+        anyhow::ensure!(Instant::now() < deadline, "shard {} is not led by {to} after {MOVE_TIME_MAX:?}: {now}", step.target);
+        load.pause(OPERATOR_LOOK).await;
+    }
+}
+
+fn ways(fleet: &Fleet, step: &Step, victims: &BTreeSet<usize>) -> Vec<Way> {
+    let others: Vec<usize> = (0..fleet.nodes.len()).filter(|node| !victims.contains(node)).collect();
     match step.kind {
         Kind::NonTransitive => between(&[step.target], &[step.other]),
         Kind::OneWay if step.other.is_multiple_of(2) => others.iter().map(|&other| (step.target, other)).collect(),
         Kind::OneWay => others.iter().map(|&other| (other, step.target)).collect(),
-        _ => between(&[step.target], &others),
+        _ => between(&victims.iter().copied().collect::<Vec<_>>(), &others),
     }
 }

@@ -70,11 +70,22 @@ pub struct Counts {
     datagrams: AtomicU64,
     datagrams_lost: AtomicU64,
     strangers: Mutex<BTreeSet<IpAddr>>,
+    /// Streams whose opener began with a TLS record, and those that began with anything else.
+    tls: AtomicU64,
+    plain: AtomicU64,
 }
+
+/// First byte of a TLS record that carries a handshake (RFC 8446 5.1).
+const TLS_HANDSHAKE: u8 = 22;
 
 impl Counts {
     fn datagram(&self, lost: bool) {
         (if lost { &self.datagrams_lost } else { &self.datagrams }).fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The first byte that the opener of a stream sent.
+    fn opened_with(&self, first: u8) {
+        (if first == TLS_HANDSHAKE { &self.tls } else { &self.plain }).fetch_add(1, Ordering::Relaxed);
     }
 
     fn stranger(&self, address: IpAddr) {
@@ -144,6 +155,18 @@ impl Proxy {
         Ok(())
     }
 
+    /// Whether every stream between nodes was TLS.
+    ///
+    /// # Errors
+    /// Some were not, or there was none.
+    pub fn check_tls(&self) -> Result<()> {
+        let (tls, plain) = (self.counts.tls.load(Ordering::Relaxed), self.counts.plain.load(Ordering::Relaxed));
+        if tls == 0 || plain > 0 {
+            bail!("TLS was asked for between nodes, and {plain} of {} streams were not TLS", tls + plain);
+        }
+        Ok(())
+    }
+
     pub fn datagrams_lost(&self) -> u64 {
         self.counts.datagrams_lost.load(Ordering::Relaxed)
     }
@@ -161,10 +184,10 @@ async fn accept(listener: TcpListener, subnet: Subnet, to: usize, doors: Arc<Doo
         counts.streams.fetch_add(1, Ordering::Relaxed);
         let mut source = subnet.door(from);
         source.set_port(0);
-        let (target, forecast) = (doors.nodes[to], forecast.clone());
+        let (target, forecast, counts) = (doors.nodes[to], forecast.clone(), counts.clone());
         streams.spawn(async move {
             // Nobody listens there: whoever opened the stream sees it end.
-            let _ = streams::carry(stream, from, to, target, source, forecast).await;
+            let _ = streams::carry(stream, (from, to), target, source, &forecast, &counts).await;
         });
     }
 }

@@ -15,6 +15,8 @@ use super::verify::Verdict;
 pub struct Report {
     pub seed: u64,
     pub nodes: usize,
+    /// Mutual TLS between them.
+    pub tls: bool,
     pub replication: String,
     pub shards: u16,
     pub took_s: f64,
@@ -159,8 +161,13 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "seed {}: {} nodes, replication {}, {} shards, {:.0} s",
-            self.seed, self.nodes, self.replication, self.shards, self.took_s
+            "seed {}: {} nodes{}, replication {}, {} shards, {:.0} s",
+            self.seed,
+            self.nodes,
+            if self.tls { " over TLS" } else { "" },
+            self.replication,
+            self.shards,
+            self.took_s
         )?;
         writeln!(f, "events      {}, lost {}, counted twice {}", self.events, self.verdict.lost, self.verdict.twice)?;
         writeln!(

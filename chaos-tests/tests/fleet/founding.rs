@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use tallymesh_chaos_tests::fleet::Fleet;
+use serde_json::{Value, json};
+use tallymesh_chaos_tests::fleet::credentials::Credentials;
 use tallymesh_chaos_tests::fleet::node::{Dressing, Life};
+use tallymesh_chaos_tests::fleet::{Fleet, FleetOptions};
 
 use super::desk::{Desk, PATIENCE, options, stays_unready};
 
@@ -17,7 +19,10 @@ fn with(args: &[&str]) -> Dressing {
 
 /// Three founders, and a fourth node that was not started.
 async fn three_and_a_guest() -> Result<Desk> {
-    let mut options = options(4)?;
+    three_and_a_guest_of(options(4)?).await
+}
+
+async fn three_and_a_guest_of(mut options: FleetOptions) -> Result<Desk> {
     options.founders = Some(3);
     let fleet = Fleet::prepare(options).await?;
     for node in &fleet.nodes[..3] {
@@ -101,6 +106,30 @@ async fn a_second_node_of_a_living_nodes_name_is_kept_out() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_with_a_certificate_of_another_ca_is_kept_out_and_let_in_with_one_of_the_fleets() -> Result<()> {
+    let mut desk = three_and_a_guest_of(FleetOptions { tls: true, ..options(4)? }).await?;
+    desk.fleet.check_network()?;
+    let guest = &desk.fleet.nodes[3];
+    let other =
+        Credentials::make(&desk.fleet.options.binary, desk.fleet.dir().join("other-certs"), std::slice::from_ref(&guest.name)).await?;
+    let settings = other.settings(&guest.name);
+    guest.dress(with(&["--set", &settings[0], "--set", &settings[1], "--set", &settings[2]])).await;
+    guest.start().await?;
+    // Both sides say why; nobody else hears of it.
+    desk.logged(3, "signed by another CA").await?;
+    desk.logged(0, "signed by another CA").await?;
+    desk.write_some(&[0, 1, 2], 5).await?;
+    refused(&desk, 3).await?;
+    let guest = &desk.fleet.nodes[3];
+    guest.kill().await.ok();
+    guest.dress(Dressing::default()).await;
+    guest.start().await?;
+    desk.fleet.all_ready(PATIENCE).await?;
+    desk.write_some(&[3, 0], 5).await?;
+    desk.settle_and_compare().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_copy_of_another_nodes_data_does_no_harm() -> Result<()> {
     let mut desk = three_and_a_guest().await?;
     desk.write_some(&[0, 1, 2], 5).await?;
@@ -157,4 +186,27 @@ async fn a_configuration_that_differs_later_is_refused_at_boot() -> Result<()> {
     desk.fleet.nodes[2].start().await?;
     refused(&desk, 2).await?;
     desk.logged(2, "shards").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_setting_that_the_cluster_has_otherwise_is_told_by_every_node() -> Result<()> {
+    let mut desk = Desk::start(options(3)?).await?;
+    let told = async |fleet: &Fleet, door: usize| -> Result<Vec<Value>> {
+        let cluster = fleet.cluster(door).await?;
+        Ok(cluster["nodes"].as_array().context("nodes")?.iter().map(|node| node["deviates"].clone()).collect())
+    };
+    ensure!(told(&desk.fleet, 0).await? == [json!([]), json!([]), json!([])], "all are configured alike");
+    desk.fleet.terminate(2).await?;
+    desk.fleet.nodes[2].dress(with(&["--set", "windows.lateness=3m", "--set", "retention.minute=9d"])).await;
+    desk.fleet.nodes[2].start().await?;
+    desk.fleet.all_ready(PATIENCE).await?;
+    desk.logged(2, "windows.lateness, retention.minute").await?;
+    for door in 0..3 {
+        let deviates = told(&desk.fleet, door).await?;
+        ensure!(deviates.iter().filter(|of| **of == json!(["windows.lateness", "retention.minute"])).count() == 1, "{deviates:?}");
+        ensure!(deviates.iter().filter(|of| **of == json!([])).count() == 2, "{deviates:?}");
+    }
+    // It takes part all the same.
+    desk.write_some(&[0, 1, 2], 3).await?;
+    desk.settle_and_compare().await
 }

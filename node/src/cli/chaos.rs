@@ -32,6 +32,9 @@ Examples:
   As much as the machine takes, to see that nobody is taken for dead:
     tallymesh chaos --minutes 30 --no-faults --writers 12 --rate 200 --batch 100
 
+  The nodes under mutual TLS, with a CA made for the run:
+    tallymesh chaos --minutes 5 --tls
+
 Exit code 0: nothing was lost, nothing counted twice, every answer was right or said that it was not. 1: see the report; the nodes' logs and data are kept.";
 
 /// Do harm to a fleet on this machine and hold every answer against an independent count.
@@ -47,7 +50,8 @@ pub struct ChaosArgs {
     /// Nodes of the fleet
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
     nodes: u8,
-    /// Kinds of faults, by comma: kill-leader, kill, kill-all, kill-majority, pause, isolate, one-way, non-transitive, slow, restart, rolling, wipe, drain
+    /// Kinds of faults, by comma: kill-leader, kill, kill-all, kill-majority, pause, isolate, one-way, non-transitive, slow, restart, rolling, wipe, drain,
+    /// kill-minority and isolate-minority (of five nodes and more), move (of more nodes than copies) [default: all that the fleet is large enough for]
     #[arg(long, value_name = "KIND,...", value_delimiter = ',')]
     faults: Vec<Kind>,
     /// No harm at all: what happens then, happens by itself
@@ -56,6 +60,9 @@ pub struct ChaosArgs {
     /// Copies of each shard
     #[arg(long, value_name = "N", default_value = "auto")]
     replication: String,
+    /// Mutual TLS between the nodes, with a CA and certificates made for the run
+    #[arg(long)]
+    tls: bool,
     /// Batches a second of each of the writers
     #[arg(long, value_name = "N", default_value_t = 5.0)]
     rate: f64,
@@ -117,6 +124,9 @@ fn options(args: &ChaosArgs) -> Result<CampaignOptions, CliError> {
     if !(args.longest >= 0.0 && args.longest <= 3_600.0) {
         return Err(CliError::Usage(format!("--longest {}: must be 0 to 3600", args.longest)));
     }
+    if args.tls && args.nodes == 1 {
+        return Err(CliError::Usage("--tls: one node has nobody to talk to; choose --nodes 3".to_owned()));
+    }
     // The program that is asked is the one that is tried.
     let binary = std::env::current_exe().map_err(|e| CliError::Failed(format!("cannot find this program: {e}")))?;
     let seed = args.seed.unwrap_or_else(|| rand::random_range(0..1_000_000));
@@ -124,12 +134,19 @@ fn options(args: &ChaosArgs) -> Result<CampaignOptions, CliError> {
     options.fleet.dir.clone_from(&args.dir);
     options.fleet.replication.clone_from(&args.replication);
     options.fleet.settings.clone_from(&args.set);
+    options.fleet.tls = args.tls;
     options.time = Duration::from_secs_f64(args.minutes * 60.0);
     options.lasts_max = Duration::from_secs_f64(args.longest);
     options.writing.batches_per_second = args.rate;
     options.writing.events_max = args.batch;
     options.writers = args.writers.unwrap_or(options.writers);
     options.probe_every = Duration::from_millis(args.probe);
+    if let Some(kind) = args.faults.iter().find(|kind| !options.is_large_enough_for(**kind)) {
+        let (least, copies) = (kind.nodes_min(options.fleet.copies()), options.fleet.copies());
+        return Err(CliError::Usage(format!(
+            "--faults {kind}: needs {least} nodes with {copies} copies of each shard; choose --nodes {least}"
+        )));
+    }
     if args.no_faults {
         options.kinds.clear();
     } else if !args.faults.is_empty() {

@@ -1,4 +1,4 @@
-//! Three replicas of a shard, each on a node of its own, over sessions on loopback.
+//! Replicas of a shard, each on a node of its own, over sessions on loopback.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -80,13 +80,17 @@ impl Node {
 }
 
 async fn fleet() -> Vec<Node> {
+    fleet_of(3).await
+}
+
+async fn fleet_of(size: u64) -> Vec<Node> {
     let mut nodes = Vec::new();
-    for number in 1..=3 {
+    for number in 1..=size {
         nodes.push(Node::start(number).await);
     }
     meet(&nodes);
     for node in &nodes {
-        let all = |table: &PeerTable| table.connected.len() == 2;
+        let all = |table: &PeerTable| table.connected.len() as u64 == size - 1;
         tokio::time::timeout(PATIENCE, node.peers.watch().wait_for(all)).await.expect("in time").expect("table");
     }
     let member = |node: &Node| (node.id.member(), Peer { address: node.peers.me().address });
@@ -210,6 +214,44 @@ async fn entry_far_larger_than_a_frame_is_replicated_without_an_election() {
         assert_eq!(node.replica.status().term, term);
         assert_eq!(node.state.read().state.stamp_ms(), 2);
     }
+    for node in &nodes {
+        node.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heir_of_five_leads_the_next_term_once_the_voters_have_let_go_of_their_leader() {
+    let nodes = fleet_of(5).await;
+    let all: Vec<&Node> = nodes.iter().collect();
+    let last = write(&all, &encode_tick(1)).await.index;
+    let old = leader(all.iter().copied()).await;
+    for node in &nodes {
+        reach(node, last).await;
+    }
+    let term = old.replica.leadership().term;
+    let mut followers = nodes.iter().filter(|node| node.id != old.id);
+    let heir = followers.next().expect("a follower");
+    let others: Vec<&Node> = followers.collect();
+
+    // They hear the leader, so they vote for nobody, whatever they are asked.
+    let ask = VoteRequest { vote: Vote::new(term + 1, heir.id.member()), last_log_id: Some(super::super::codec::log_id(term, last)) };
+    assert!(!others[0].replica.raft().vote(ask.clone()).await.expect("answers").vote_granted, "the lease");
+    for node in &others {
+        assert!(node.replica.let_go(term, heir.id.member()).await);
+    }
+    // One that lacks what they have gets no vote all the same.
+    let short = VoteRequest { last_log_id: Some(super::super::codec::log_id(term, last - 1)), ..ask };
+    assert!(!others[0].replica.raft().vote(short).await.expect("answers").vote_granted, "the log");
+    heir.replica.stand().await;
+    let leads = heir.replica.raft().wait(Some(PATIENCE)).metrics(|m| m.state == ServerState::Leader, "leads").await.expect("in time");
+    assert_eq!(leads.current_term, term + 1, "at the first attempt");
+    let next = write(&all, &encode_tick(2)).await.index;
+    for node in &nodes {
+        reach(node, next).await;
+    }
+    // What comes late deposes nobody.
+    assert!(!others[0].replica.let_go(term, others[1].id.member()).await);
+    assert_eq!(leader(all.iter().copied()).await.id, heir.id);
     for node in &nodes {
         node.end().await;
     }

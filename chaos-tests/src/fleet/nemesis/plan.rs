@@ -39,10 +39,16 @@ pub enum Kind {
     Wipe,
     /// An operator has a node give away what it leads, and takes it back.
     Drain,
+    /// SIGKILL of as many nodes at once as may fail.
+    KillMinority,
+    /// As many nodes as may fail are cut off from the others, not from each other.
+    IsolateMinority,
+    /// An operator has a shard led by a node that has no copy of it: the copy moves there.
+    Move,
 }
 
 impl Kind {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::KillLeader,
         Self::Kill,
         Self::KillAll,
@@ -56,6 +62,9 @@ impl Kind {
         Self::Rolling,
         Self::Wipe,
         Self::Drain,
+        Self::KillMinority,
+        Self::IsolateMinority,
+        Self::Move,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -73,12 +82,24 @@ impl Kind {
             Self::Rolling => "rolling",
             Self::Wipe => "wipe",
             Self::Drain => "drain",
+            Self::KillMinority => "kill-minority",
+            Self::IsolateMinority => "isolate-minority",
+            Self::Move => "move",
+        }
+    }
+
+    /// In a fleet of fewer nodes, with so many copies of each shard, there is nothing to do, or nothing that another kind does not do.
+    pub const fn nodes_min(self, copies: usize) -> usize {
+        match self {
+            Self::KillMinority | Self::IsolateMinority => 5,
+            Self::Move => copies + 1,
+            _ => 1,
         }
     }
 
     /// Nobody's request may fail.
     pub const fn is_graceful(self) -> bool {
-        matches!(self, Self::Restart | Self::Rolling | Self::Drain)
+        matches!(self, Self::Restart | Self::Rolling | Self::Drain | Self::Move)
     }
 
     /// Clients may find nobody who takes writes.
@@ -91,13 +112,14 @@ impl Kind {
         match self {
             Self::KillLeader | Self::Kill => (0.5, 4.0),
             Self::KillAll => (0.1, 1.0),
-            Self::KillMajority => (2.0, 5.0),
+            Self::KillMajority | Self::KillMinority => (2.0, 5.0),
             Self::Pause => (1.0, 60.0),
-            Self::Isolate | Self::OneWay | Self::NonTransitive => (2.0, 20.0),
+            Self::Isolate | Self::OneWay | Self::NonTransitive | Self::IsolateMinority => (2.0, 20.0),
             Self::Slow => (3.0, 10.0),
             Self::Restart | Self::Rolling => (0.0, 0.5),
             Self::Wipe => (0.5, 3.0),
             Self::Drain => (0.5, 3.0),
+            Self::Move => (0.0, 0.0),
         }
     }
 }
@@ -123,9 +145,9 @@ impl FromStr for Kind {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Step {
     pub kind: Kind,
-    /// Of a leader: of this shard, whoever that is by then. Else the node itself.
+    /// Of a leader, or for [`Kind::Move`]: the shard, whoever leads it by then. Else the node itself, or the first of several.
     pub target: usize,
-    /// A second node, where there is one; for [`Kind::OneWay`] even means what it sends, odd what it gets.
+    /// A second node, where there is one; for [`Kind::OneWay`] even means what it sends, odd what it gets; for [`Kind::Move`] which of the nodes that may take it.
     pub other: usize,
     #[serde(serialize_with = "seconds")]
     pub lasts: Duration,
@@ -159,6 +181,9 @@ impl fmt::Display for Step {
             Kind::Rolling => write!(f, "terminate and start one node after the other"),
             Kind::Wipe => write!(f, "kill n{n}, wipe it, start it after {lasts:.1} s"),
             Kind::Drain => write!(f, "drain n{n}, take it back {lasts:.1} s after it led nothing"),
+            Kind::KillMinority => write!(f, "kill a minority from n{n} on, start it after {lasts:.1} s"),
+            Kind::IsolateMinority => write!(f, "isolate a minority from n{n} on for {lasts:.1} s{after}"),
+            Kind::Move => write!(f, "move shard {} to a node that has no copy of it", self.target),
         }
     }
 }
@@ -194,7 +219,7 @@ fn step(kind: Kind, outlines: &Outlines, random: &mut StdRng) -> Step {
     let nodes: Vec<usize> = (0..outlines.nodes).collect();
     let pair: Vec<usize> = nodes.choose_multiple(random, 2).copied().collect();
     let target = match kind {
-        Kind::KillLeader | Kind::Pause => usize::from(random.random_range(0..outlines.shards)),
+        Kind::KillLeader | Kind::Pause | Kind::Move => usize::from(random.random_range(0..outlines.shards)),
         _ => pair[0],
     };
     let other = if kind == Kind::OneWay { random.random_range(0..2) } else { pair.get(1).copied().unwrap_or_default() };
@@ -216,7 +241,7 @@ mod tests {
     use super::*;
 
     fn outlines() -> Outlines {
-        Outlines { nodes: 3, shards: 16, kinds: Kind::ALL.to_vec(), steps: 65, lasts_max: Duration::from_secs(60) }
+        Outlines { nodes: 5, shards: 16, kinds: Kind::ALL.to_vec(), steps: 80, lasts_max: Duration::from_secs(60) }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::Counts;
 use super::weather::{Forecast, Way};
 
 const CHUNK_BYTES: usize = 64 << 10;
@@ -21,12 +22,19 @@ const REPEAT_AFTER: Duration = Duration::from_millis(200);
 /// A connection that is opened into a cut network is held this long, then dropped: whoever opened it gave up before.
 const HELD_MAX: Duration = Duration::from_secs(4);
 
-/// Carries one stream until either side ends it. `from` opened it towards `to`.
-pub async fn carry(inner: TcpStream, from: usize, to: usize, target: SocketAddr, source: SocketAddr, forecast: Forecast) -> io::Result<()> {
-    let generation = forecast.generation();
+/// Carries one stream until either side ends it. Whoever is first in `way` opened it.
+pub async fn carry(
+    inner: TcpStream,
+    way: Way,
+    target: SocketAddr,
+    source: SocketAddr,
+    forecast: &Forecast,
+    counts: &Counts,
+) -> io::Result<()> {
+    let (generation, back) = (forecast.generation(), (way.1, way.0));
     let both = async {
-        forecast.passable((from, to)).await;
-        forecast.passable((to, from)).await;
+        forecast.passable(way).await;
+        forecast.passable(back).await;
     };
     if tokio::time::timeout(HELD_MAX, both).await.is_err() || forecast.generation() != generation {
         return Ok(());
@@ -40,18 +48,21 @@ pub async fn carry(inner: TcpStream, from: usize, to: usize, target: SocketAddr,
     let (outer_read, outer_write) = outer.into_split();
     tokio::select! {
         // The second way ends by itself once both processes have let go; a half-closed stream is carried on.
-        _ = async { tokio::join!(pump(inner_read, outer_write, (from, to), &forecast), pump(outer_read, inner_write, (to, from), &forecast)) } => {}
+        _ = async { tokio::join!(pump(inner_read, outer_write, way, forecast, |first| counts.opened_with(first)), pump(outer_read, inner_write, back, forecast, |_| {})) } => {}
         () = forecast.broken_off(generation) => {}
     }
     Ok(())
 }
 
-/// One way. What was read before a cut and not written yet arrives after it, and so does the stream's end.
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, way: Way, forecast: &Forecast) {
+/// One way; `begins` is told its first byte. What was read before a cut and not written yet arrives after it, and so does the stream's end.
+async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, way: Way, forecast: &Forecast, begins: impl FnOnce(u8)) {
     let (chunks, mut waiting) = mpsc::channel::<(Instant, Vec<u8>)>(CHUNKS_MAX);
     let read = async move {
-        let mut buffer = vec![0; CHUNK_BYTES];
+        let (mut buffer, mut begins) = (vec![0; CHUNK_BYTES], Some(begins));
         while let Ok(length @ 1..) = from.read(&mut buffer).await {
+            if let Some(begins) = begins.take() {
+                begins(buffer[0]);
+            }
             let arrives = Instant::now() + lateness(forecast, way);
             if chunks.send((arrives, buffer[..length].to_vec())).await.is_err() {
                 break;

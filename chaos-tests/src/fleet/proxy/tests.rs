@@ -107,3 +107,21 @@ async fn whoever_does_not_send_from_a_nodes_address_is_told_of() {
     assert!(timeout(PATIENCE, stream.read_u8()).await.expect("in time").is_err());
     assert!(proxy.check_senders().expect_err("a stranger").to_string().contains("127.0.0.1"));
 }
+
+#[tokio::test]
+async fn a_stream_that_does_not_begin_as_tls_is_found() {
+    let proxy = Proxy::open(2).await.expect("opens");
+    let listener = TcpListener::bind(proxy.subnet.peer(1)).await.expect("port");
+    assert!(proxy.check_tls().is_err(), "there was none");
+    for (first, good) in [(TLS_HANDSHAKE, true), (b'T', false)] {
+        let (mut dialled, mut accepted) = connected(&proxy, &listener).await;
+        // What is said later, and what is answered, may be anything.
+        for byte in [first, 1] {
+            says(&mut dialled, byte).await;
+            assert_eq!(hears(&mut accepted).await, byte);
+        }
+        says(&mut accepted, 1).await;
+        assert_eq!(hears(&mut dialled).await, 1);
+        assert_eq!(proxy.check_tls().is_ok(), good, "{first}");
+    }
+}

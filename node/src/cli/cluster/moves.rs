@@ -146,13 +146,37 @@ pub async fn move_shard(args: MoveArgs) -> Result<(), CliError> {
         return Ok(());
     }
     let what = format!("Moving shard {}", args.shard);
-    let is_led = |cluster: &Cluster| {
-        let shard = cluster.shards.iter().find(|shard| shard.shard == args.shard);
-        u64::from(shard.is_some_and(|shard| shard.leader.as_ref() == Some(&args.node)))
+    let began = Instant::now();
+    let over = |cluster: &Cluster| match moved(cluster, args.shard, &args.node) {
+        Some(Moved::On(_)) => u64::from(began.elapsed() >= KNOWN_WITHIN),
+        here => u64::from(here.is_some()),
     };
-    wait(&client, &args.how, 1, &what, is_led).await?;
-    eprintln!("{} leads shard {}.", args.node, args.shard);
+    wait(&client, &args.how, 1, &what, over).await?;
+    match moved(&cluster(&client).await?, args.shard, &args.node) {
+        Some(Moved::On(leader)) => eprintln!("The fleet has shard {} led by {leader} by now, to be in balance.", args.shard),
+        _ => eprintln!("{} leads shard {}.", args.node, args.shard),
+    }
     Ok(())
+}
+
+/// Every node that is connected knows within this time what was decided.
+const KNOWN_WITHIN: Duration = Duration::from_secs(2);
+
+/// What became of a move.
+#[derive(Debug, PartialEq, Eq)]
+enum Moved {
+    Here,
+    /// The fleet, which balances itself, has had another node lead it since.
+    On(String),
+}
+
+/// None while it goes on.
+fn moved(cluster: &Cluster, shard: u16, node: &str) -> Option<Moved> {
+    let shard = cluster.shards.iter().find(|of| of.shard == shard)?;
+    if shard.leader.as_deref() == Some(node) {
+        return Some(Moved::Here);
+    }
+    shard.placed.first().filter(|first| *first != node).map(|first| Moved::On(first.clone()))
 }
 
 pub async fn rebalance(args: RebalanceArgs) -> Result<(), CliError> {
@@ -241,6 +265,17 @@ async fn wait(client: &Client, how: &How, all: u64, what: &str, done: impl Fn(&C
 mod tests {
     use super::super::view::tests::fleet;
     use super::*;
+
+    #[test]
+    fn a_move_is_over_when_the_node_leads_or_is_to_lead_no_more() {
+        let mut cluster = fleet(None, None);
+        let leader = cluster.shards[2].leader.clone().expect("a leader");
+        assert_eq!(moved(&cluster, 2, &leader), Some(Moved::Here));
+        cluster.shards[2].placed = vec!["n9".to_owned(), leader.clone()];
+        assert_eq!(moved(&cluster, 2, "n9"), None, "it is on its way");
+        assert_eq!(moved(&cluster, 2, "n8"), Some(Moved::On("n9".to_owned())), "the fleet gave it to another one");
+        assert_eq!(moved(&cluster, 99, "n9"), None);
+    }
 
     #[test]
     fn replicas_that_nobody_else_can_take_stay() {

@@ -66,6 +66,13 @@ fn nodes(cluster: &Cluster, paint: Paint) -> String {
         };
         text.push_str(&format!("  {}\n", line.trim_end()));
     }
+    for node in &cluster.nodes {
+        let deviates = node.deviates.as_deref().unwrap_or_default();
+        if !deviates.is_empty() {
+            let line = format!("{} is configured otherwise than the cluster, which counts: {}", node.name, deviates.join(", "));
+            text.push_str(&format!("    {}\n", paint.yellow(&printable(&line))));
+        }
+    }
     text
 }
 
@@ -186,6 +193,14 @@ mod tests {
         assert!(text.contains("✗ n2     silent"), "{text}");
         assert!(text.contains("■ □ ■ ■") && text.contains("1 without a leader: they take nothing (1)"), "{text}");
         assert!(text.contains("3 with fewer replicas than they should have (0, 2-3)"), "{text}");
+    }
+
+    #[test]
+    fn a_configuration_that_differs_is_told() {
+        let mut cluster = fleet(None, None);
+        cluster.nodes[1].deviates = Some(vec!["windows.lateness".to_owned(), "metrics".to_owned()]);
+        let text = picture(&cluster, Paint::NONE);
+        assert!(text.contains("    n2 is configured otherwise than the cluster, which counts: windows.lateness, metrics\n"), "{text}");
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub struct Node {
     pub since_ms: Option<u64>,
     pub draining: bool,
     pub read_only: bool,
+    /// Settings that its configuration has otherwise than the cluster.
+    pub deviates: Option<Vec<String>>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -36,6 +38,8 @@ pub struct Shard {
     /// None while there is none.
     pub leader: Option<String>,
     pub replicas: Vec<Replica>,
+    /// Where it is to be; the first is to lead.
+    pub placed: Vec<String>,
     pub coming: Vec<Coming>,
     pub going: Vec<String>,
     pub term: u64,

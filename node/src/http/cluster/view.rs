@@ -57,6 +57,9 @@ struct ClusterNode {
     replicas: usize,
     /// Shards that it leads.
     leads: usize,
+    /// Settings that its configuration has otherwise than the cluster agreed on, which counts; null while it does not say.
+    #[schema(required)]
+    deviates: Option<Vec<String>>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -194,6 +197,7 @@ fn alone(app: &App) -> Cluster {
         read_only: app.space.is_read_only(),
         replicas: shards.len(),
         leads: shards.iter().filter(|shard| shard.leader.is_some()).count(),
+        deviates: Some(Vec::new()),
     };
     Cluster {
         name: app.config.cluster.name.clone(),
@@ -235,6 +239,7 @@ fn of_fleet(app: &App, view: ClusterView) -> Cluster {
         read_only: node.is_me && app.space.is_read_only(),
         replicas: node.replicas,
         leads: node.leads,
+        deviates: node.deviates.clone(),
     };
     Cluster {
         name: app.config.cluster.name.clone(),
