@@ -196,7 +196,7 @@ fn ask(shards: &[ShardState], query: &ShardQuery) -> Vec<PartialAnswer> {
 fn merge(answers: Vec<PartialAnswer>) -> usize {
     let mut merger = Merger::new(2_000_000);
     answers.into_iter().for_each(|a| merger.push(a).expect("few cells"));
-    merger.finish().expect("few cells").cells.len()
+    merger.finish(None).expect("few cells").cells.len()
 }
 
 fn stages(c: &mut Criterion) {
