@@ -3,10 +3,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 
-use tallymesh_chaos_tests::sim::{Options, Report, run};
+use tallymesh_chaos_tests::sim::{Options, Plan, Report, Weights, run};
 
 /// Seeds of every `make test`.
 const SEEDS: u64 = 200;
+/// Of one kind of fault.
+const MUTE_SEEDS: u64 = 12;
 
 /// Runs seeds on all cores, in order; calls `seen` for each as it comes.
 fn run_all(from: u64, count: u64, options: &Options, mut seen: impl FnMut(Report)) {
@@ -67,6 +69,28 @@ fn nothing_is_lost_or_counted_twice_in_any_seed() {
     }
 }
 
+/// A follower whose answer to a snapshot never comes, while its connection lasts, follows again (C2).
+#[test]
+fn receivers_of_snapshots_that_never_answer_are_told_again() {
+    fn mute(plan: &mut Plan) {
+        plan.weights = Weights { snapshot: 30, isolate: 8, one_way: 4, ..Weights::default() };
+        plan.fault_gap_ms = (30, 400);
+        plan.keeps_entries = false;
+        plan.mute_install = 1_000;
+    }
+    let options = Options { plan: Some(mute), ..Options::default() };
+    let (mut failed, mut installed) = (Vec::new(), 0);
+    run_all(number("TALLYMESH_SIM_FROM", 0), MUTE_SEEDS, &options, |report| {
+        installed += report.stats.installed;
+        if !report.violations.is_empty() {
+            eprintln!("{}", report.failure());
+            failed.push(report.seed);
+        }
+    });
+    assert!(failed.is_empty(), "{failed:?}");
+    assert!(installed > 0, "the seeds are about something");
+}
+
 #[test]
 fn same_seed_is_the_same_run() {
     for seed in number("TALLYMESH_SIM_FROM", 0)..number("TALLYMESH_SIM_FROM", 0) + number("TALLYMESH_SIM_TWICE", 6) {
@@ -84,7 +108,6 @@ fn same_seed_is_the_same_run() {
 /// The simulation is worth what it catches.
 #[cfg(feature = "planted-bugs")]
 mod planted {
-    use tallymesh_chaos_tests::sim::Plan;
     use tallymesh_storage::planted::Bug;
 
     use super::*;

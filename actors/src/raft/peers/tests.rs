@@ -355,6 +355,7 @@ async fn receiver_of_a_snapshot_that_hangs_is_given_up_and_one_that_moves_is_not
     let never = 10 * SNAPSHOT_TIME_MAX;
     let (is_done, took) = send_snapshot(never, None).await;
     assert!(!is_done && took >= SNAPSHOT_STALL_MAX && took <= SNAPSHOT_STALL_MAX + 2 * SNAPSHOT_LOOK_INTERVAL, "{took:?}");
+    assert!(took < 60 * second, "a fleet has other followers to lose meanwhile");
     let (is_done, took) = send_snapshot(SNAPSHOT_STALL_MAX - second, Some(1_800 * second)).await;
     assert!(is_done && took == 1_800 * second, "slow as it is, it moves: {took:?}");
     let (is_done, _) = send_snapshot(never, Some(SNAPSHOT_STALL_MAX - second)).await;
@@ -420,4 +421,50 @@ async fn replica_that_lost_what_it_had_neither_votes_nor_stands_before_it_has_it
     assert!(!message::decode_vote_answer(&answer).expect("an answer").vote_granted, "by what it has");
     assert!(replica.may_stand());
     replica.shutdown().await;
+}
+
+/// Long enough for an answer that must not come.
+const A_WHILE: Duration = Duration::from_millis(300);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn installation_goes_on_when_its_asker_has_gone_and_the_next_one_waits_for_it() {
+    let (leader_node, node) = (Node::start(1).await, Node::start(2).await);
+    leader_node.replica.found(BTreeMap::from([(1, Peer::default())])).await.expect("founded");
+    let last = write(&[&leader_node], &encode_tick(7)).await.index;
+    leader_node.replica.trigger_snapshot();
+    tokio::time::timeout(PATIENCE, leader_node.replica.snapshot_of_now()).await.expect("written in time");
+    let snapshot = leader_node.replica.raft().get_snapshot().await.expect("runs").expect("a snapshot");
+    let vote = leader_node.replica.raft().metrics().borrow().vote;
+    let notice = message::encode_snapshot(vote, &snapshot).expect("encodes");
+
+    let server = ReplicaServer::new(Arc::new(NoFetch));
+    server.add(SHARD, node.replica.raft().clone());
+    // Whoever looks at the state keeps the snapshot from being installed.
+    let (state, (looks, looking), (end, ended)) = (node.state.clone(), std::sync::mpsc::channel(), std::sync::mpsc::channel::<()>());
+    let looker = std::thread::spawn(move || {
+        let _state = state.read();
+        looks.send(()).expect("awaited");
+        // An error is an end too.
+        let _ = ended.recv();
+    });
+    looking.recv().expect("it looks");
+    let first = tokio::spawn({
+        let (server, notice) = (server.clone(), notice.clone());
+        async move { asked(&server, RpcKind::InstallSnapshot, notice).await }
+    });
+    let mut metrics = node.replica.raft().metrics();
+    tokio::time::timeout(PATIENCE, metrics.wait_for(|m| m.vote == vote)).await.expect("in time").expect("runs");
+    first.abort();
+    assert!(first.await.is_err_and(|e| e.is_cancelled()), "its asker has gone");
+
+    let second = asked(&server, RpcKind::InstallSnapshot, notice);
+    tokio::pin!(second);
+    assert!(tokio::time::timeout(A_WHILE, &mut second).await.is_err(), "nothing is installed yet");
+    end.send(()).expect("it waits");
+    looker.join().expect("ended");
+    tokio::time::timeout(PATIENCE, second).await.expect("in time").expect("installed");
+    let applied = node.state.read().last_log_id.map(|id| id.index);
+    assert_eq!(applied, Some(last), "when it is answered it is done");
+    leader_node.end().await;
+    node.end().await;
 }
