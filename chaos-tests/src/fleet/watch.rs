@@ -43,6 +43,8 @@ pub struct Watch {
     pub shards: u16,
     fleet: Arc<Fleet>,
     ready: Vec<AtomicBool>,
+    /// Since it was started last.
+    been_ready: Vec<AtomicBool>,
     down: Vec<AtomicBool>,
     seen: Mutex<Seen>,
     findings: Findings,
@@ -53,8 +55,8 @@ impl Watch {
     /// `began` is the moment that changes are told from.
     pub fn new(fleet: Arc<Fleet>, findings: Findings, began: Instant) -> Self {
         let flags = |on| fleet.nodes.iter().map(|_| AtomicBool::new(on)).collect();
-        let (ready, down, shards) = (flags(true), flags(false), fleet.options.shards);
-        Self { shards, ready, down, seen: Mutex::default(), findings, began, fleet }
+        let (ready, been_ready, down, shards) = (flags(true), flags(true), flags(false), fleet.options.shards);
+        Self { shards, ready, been_ready, down, seen: Mutex::default(), findings, began, fleet }
     }
 
     /// Looks until cancelled.
@@ -77,6 +79,9 @@ impl Watch {
             self.down[node].store(is_down, Ordering::Relaxed);
             let is_ready = !is_down && matches!(tokio::time::timeout(LOOK_TIME_MAX, self.fleet.http.ready(process)).await, Ok(Ok(())));
             self.ready[node].store(is_ready, Ordering::Relaxed);
+            if is_ready || is_down {
+                self.been_ready[node].store(is_ready, Ordering::Relaxed);
+            }
         }
     }
 
@@ -130,19 +135,24 @@ impl Watch {
     }
 
     /// Whether a client that asks `/ready` first would send there. A node that cannot reach some leader is sent to all the same: it may be the only one there is.
+    /// One that is starting is not, as behind any load balancer, where another one has been ready.
     pub fn takes_requests(&self, node: usize) -> bool {
-        self.is_ready(node) || !self.ready.iter().any(|ready| ready.load(Ordering::Relaxed))
+        self.is_ready(node) || self.last_resorts().contains(&node)
     }
 
-    /// The preferred node if it is ready, else another one that is; any if none is.
+    /// The preferred node if it is ready, else another one that is; a last resort if none is.
     pub fn ready_node(&self, preferred: usize, random: &mut impl Rng) -> usize {
-        let nodes = self.fleet.nodes.len();
-        let preferred = preferred % nodes;
-        if self.is_ready(preferred) {
+        let (preferred, ready) = (preferred % self.fleet.nodes.len(), read(&self.ready));
+        if ready[preferred] {
             return preferred;
         }
-        let ready: Vec<usize> = (0..nodes).filter(|&node| self.is_ready(node)).collect();
-        if ready.is_empty() { random.random_range(0..nodes) } else { ready[random.random_range(0..ready.len())] }
+        let choice = if ready.contains(&true) { those(&ready) } else { last_resorts(&ready, &read(&self.been_ready)) };
+        choice[random.random_range(0..choice.len())]
+    }
+
+    /// Where to send when no node is ready: those that have been since they were started, or any. None while one is ready.
+    fn last_resorts(&self) -> Vec<usize> {
+        last_resorts(&read(&self.ready), &read(&self.been_ready))
     }
 
     /// The latest leader that was seen of a shard.
@@ -163,6 +173,22 @@ impl Watch {
     }
 }
 
+fn read(flags: &[AtomicBool]) -> Vec<bool> {
+    flags.iter().map(|flag| flag.load(Ordering::Relaxed)).collect()
+}
+
+fn those(flags: &[bool]) -> Vec<usize> {
+    flags.iter().enumerate().filter(|(_, on)| **on).map(|(node, _)| node).collect()
+}
+
+fn last_resorts(ready: &[bool], been_ready: &[bool]) -> Vec<usize> {
+    match (ready.contains(&true), been_ready.contains(&true)) {
+        (true, _) => Vec::new(),
+        (false, true) => those(been_ready),
+        (false, false) => (0..ready.len()).collect(),
+    }
+}
+
 /// Shard, term and leader of every shard of a `/v1/cluster` answer.
 pub fn leaders(cluster: &Value) -> Result<Vec<(u64, u64, Option<String>)>> {
     let shards = cluster["shards"].as_array().context("shards")?;
@@ -177,4 +203,16 @@ pub fn leaders(cluster: &Value) -> Result<Vec<(u64, u64, Option<String>)>> {
         Ok((number("shard")?, number("term")?, leader))
     };
     shards.iter().map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_that_are_starting_are_the_last_that_are_sent_to() {
+        assert_eq!(last_resorts(&[false, true, false], &[true, true, false]), Vec::<usize>::new(), "one is ready");
+        assert_eq!(last_resorts(&[false; 3], &[true, true, false]), [0, 1], "the third one has just been started");
+        assert_eq!(last_resorts(&[false; 3], &[false; 3]), [0, 1, 2], "all have");
+    }
 }
