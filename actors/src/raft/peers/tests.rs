@@ -423,7 +423,17 @@ async fn replica_that_lost_what_it_had_neither_votes_nor_stands_before_it_has_it
     replica.shutdown().await;
 }
 
-/// Long enough for an answer that must not come.
+/// Counts how often files were to be fetched.
+struct Counts(tokio::sync::watch::Sender<u32>);
+
+impl SnapshotFetch for Counts {
+    fn fetch(&self, _from: NodeId, _shard: ShardId, _manifest: Bytes) -> BoxFuture<'static, Result<(), String>> {
+        self.0.send_modify(|count| *count += 1);
+        async { Ok(()) }.boxed()
+    }
+}
+
+/// Long enough for what must not happen.
 const A_WHILE: Duration = Duration::from_millis(300);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
@@ -431,13 +441,15 @@ async fn installation_goes_on_when_its_asker_has_gone_and_the_next_one_waits_for
     let (leader_node, node) = (Node::start(1).await, Node::start(2).await);
     leader_node.replica.found(BTreeMap::from([(1, Peer::default())])).await.expect("founded");
     let last = write(&[&leader_node], &encode_tick(7)).await.index;
+    reach(&leader_node, last).await;
     leader_node.replica.trigger_snapshot();
     tokio::time::timeout(PATIENCE, leader_node.replica.snapshot_of_now()).await.expect("written in time");
     let snapshot = leader_node.replica.raft().get_snapshot().await.expect("runs").expect("a snapshot");
     let vote = leader_node.replica.raft().metrics().borrow().vote;
     let notice = message::encode_snapshot(vote, &snapshot).expect("encodes");
 
-    let server = ReplicaServer::new(Arc::new(NoFetch));
+    let (fetches, mut fetched) = tokio::sync::watch::channel(0);
+    let server = ReplicaServer::new(Arc::new(Counts(fetches)));
     server.add(SHARD, node.replica.raft().clone());
     // Whoever looks at the state keeps the snapshot from being installed.
     let (state, (looks, looking), (end, ended)) = (node.state.clone(), std::sync::mpsc::channel(), std::sync::mpsc::channel::<()>());
@@ -452,17 +464,18 @@ async fn installation_goes_on_when_its_asker_has_gone_and_the_next_one_waits_for
         let (server, notice) = (server.clone(), notice.clone());
         async move { asked(&server, RpcKind::InstallSnapshot, notice).await }
     });
-    let mut metrics = node.replica.raft().metrics();
-    tokio::time::timeout(PATIENCE, metrics.wait_for(|m| m.vote == vote)).await.expect("in time").expect("runs");
+    tokio::time::timeout(PATIENCE, fetched.wait_for(|count| *count == 1)).await.expect("in time").expect("runs");
     first.abort();
     assert!(first.await.is_err_and(|e| e.is_cancelled()), "its asker has gone");
 
     let second = asked(&server, RpcKind::InstallSnapshot, notice);
     tokio::pin!(second);
     assert!(tokio::time::timeout(A_WHILE, &mut second).await.is_err(), "nothing is installed yet");
+    assert_eq!(*fetched.borrow(), 1, "another snapshot's files do not come in between");
     end.send(()).expect("it waits");
     looker.join().expect("ended");
     tokio::time::timeout(PATIENCE, second).await.expect("in time").expect("installed");
+    assert_eq!(*fetched.borrow(), 2);
     let applied = node.state.read().last_log_id.map(|id| id.index);
     assert_eq!(applied, Some(last), "when it is answered it is done");
     leader_node.end().await;
