@@ -17,6 +17,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A shard holds back at most this share of the log that all may hold: one busy shard is not cut short by the idle ones, and still restarts fast.
 const ONE_SHARD_SHARE: u64 = 4;
 
+/// Together they hold back at most so many eighths of it before some write a snapshot, those that hold most. So they write one after the other, and what
+/// is not in a snapshot yet, memory that is, stays about the same; all at once it would go up and down. Shards that begin alike get out of step by it, and none of them
+/// needs more log meanwhile than there may be.
+const ALL_SHARDS_EIGHTHS: u64 = 3;
+
 /// How a shard stands to the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holding {
@@ -92,11 +97,15 @@ impl LogRoom {
             holding.is_some_and(|h| h.snapshot_index == *index) && now.saturating_sub(*since) < PATIENCE
         });
         let over = held_bytes > self.log_bytes_max;
-        let mut wanted: Vec<&Holding> = holdings
-            .iter()
-            .filter(|h| h.is_behind && !self.asked.contains_key(&h.shard))
-            .filter(|h| over || h.live_bytes > self.log_bytes_max / ONE_SHARD_SHARE)
-            .collect();
+        let mut wanted: Vec<&Holding> = holdings.iter().filter(|h| h.is_behind && !self.asked.contains_key(&h.shard)).collect();
+        // What those that write now hold back is as good as gone.
+        let mut unsaved: u64 = wanted.iter().map(|h| h.live_bytes).sum();
+        wanted.sort_by_key(|h| (u64::MAX - h.live_bytes, h.shard));
+        wanted.retain(|h| {
+            let too_much = unsaved > self.log_bytes_max / 8 * ALL_SHARDS_EIGHTHS;
+            unsaved -= if too_much { h.live_bytes } else { 0 };
+            over || too_much || h.live_bytes > self.log_bytes_max / ONE_SHARD_SHARE
+        });
         // Files go from the oldest on, so whoever needs the oldest is first; among those, whoever holds most.
         wanted.sort_by_key(|h| (!h.pins_oldest, u64::MAX - h.live_bytes, h.shard));
         wanted.truncate(SNAPSHOTS_AT_ONCE.saturating_sub(self.asked.len()));
@@ -129,7 +138,7 @@ mod tests {
 
     #[test]
     fn nothing_is_written_while_the_log_is_small() {
-        assert!(LogRoom::new(MAX).plan(at(0), MAX, &[holding(0, 250, true), holding(1, 250, true)]).is_empty());
+        assert!(LogRoom::new(MAX).plan(at(0), MAX, &[holding(0, 175, true), holding(1, 200, true)]).is_empty());
     }
 
     #[test]
@@ -148,6 +157,34 @@ mod tests {
     #[test]
     fn one_busy_shard_is_cut_at_its_share() {
         assert_eq!(LogRoom::new(MAX).plan(at(0), 300, &[holding(0, 251, false), holding(1, 5, true)]), [ShardId(0)]);
+    }
+
+    #[test]
+    fn shards_alike_write_one_after_the_other_and_what_is_unsaved_stays_about_the_same() {
+        const SHARDS: u16 = 16;
+        const STEP_BYTES: u64 = 100;
+        let max = 1_000 * u64::from(SHARDS) * STEP_BYTES;
+        let mut room = LogRoom::new(max);
+        let mut holdings: Vec<Holding> = (0..SHARDS).map(|shard| Holding { is_behind: true, ..holding(shard, 0, false) }).collect();
+        let (mut unsaved, mut saves) = (Vec::new(), [0u64; SHARDS as usize]);
+        for step in 0..5_000 {
+            // What was asked for a moment ago is written.
+            for shard in room.asked.keys().copied().collect::<Vec<_>>() {
+                let written = &mut holdings[usize::from(shard.0)];
+                (written.live_bytes, written.snapshot_index) = (0, written.snapshot_index + 1);
+            }
+            holdings.iter_mut().for_each(|h| h.live_bytes += STEP_BYTES);
+            for shard in room.plan(at(step), holdings.iter().map(|h| h.live_bytes).max().unwrap_or(0) * u64::from(SHARDS), &holdings) {
+                saves[usize::from(shard.0)] += u64::from(step >= 1_000);
+            }
+            if step >= 1_000 {
+                unsaved.push(holdings.iter().map(|h| h.live_bytes).sum::<u64>());
+            }
+        }
+        let (least, most) = (unsaved.iter().min().expect("steps"), unsaved.iter().max().expect("steps"));
+        assert!(*most - *least <= max / 16 && *most <= max / 8 * 4, "{least} to {most} of {max}");
+        // The log grew by its limit four times.
+        assert!(saves.iter().all(|saves| (5..=6).contains(saves)), "{saves:?}");
     }
 
     #[test]
