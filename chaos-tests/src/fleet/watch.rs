@@ -109,6 +109,10 @@ impl Watch {
         let mut seen = self.seen.lock();
         for (shard, term, leader) in leaders(cluster)? {
             let Some(leader) = leader else { continue };
+            if term == 0 {
+                // Who has no copy of the shard, and has not heard from one that has since it started, knows who leads and not since when. The first term is 1.
+                continue;
+            }
             match seen.terms.get(&(shard, term)) {
                 Some(other) if *other != leader => {
                     anyhow::bail!("shard {shard} has two leaders in term {term}: {other} and {leader}");
