@@ -411,7 +411,9 @@ async fn replica_that_lost_what_it_had_neither_votes_nor_stands_before_it_has_it
             .expect("encodes")
     };
     asked(&server, RpcKind::AppendEntries, append(0..2)).await.expect("taken");
-    assert!(replica.group().voters.contains(&9), "it is a voter of the group that it knows of");
+    // What a replica shows of itself comes a little after what it answers.
+    let knows = |metrics: &openraft::RaftMetrics<u64, Peer>| metrics.membership_config.voter_ids().any(|member| member == 9);
+    replica.raft().wait(Some(PATIENCE)).metrics(knows, "it is a voter of the group that it knows of").await.expect("in time");
     assert!(asked(&server, RpcKind::Vote, candidate.clone()).await.is_err(), "and has less than it had");
     replica.stand().await;
     assert_eq!(replica.status().term, 6, "nor does it stand");
