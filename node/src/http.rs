@@ -89,12 +89,7 @@ impl App {
             dead_letters,
             tail: TailHub::new(config.tail.buffer_events, config.tail.subscribers_max),
             metrics: Arc::new(Metrics::default()),
-            space: Arc::new(SpaceGate::new(
-                machine.disk.clone(),
-                PathBuf::from(&config.node.data_dir),
-                thresholds,
-                config.ingest.decoded_bytes_max.0,
-            )),
+            space: Arc::new(SpaceGate::new(machine.disk.clone(), PathBuf::from(&config.node.data_dir), thresholds)),
             numbers,
         };
         let clients = Arc::new(Clients::new(&config.clients, machine.clock.clone()));
