@@ -680,6 +680,8 @@ export interface components {
         ClusterNode: {
             /** @description This node reaches it. */
             alive: boolean;
+            /** @description Settings that its configuration has otherwise than the cluster agreed on, which counts; null while it does not say. */
+            deviates: string[] | null;
             /** @description It gives its shards away, or shuts down. */
             draining: boolean;
             /** @description Where it serves HTTP, as it says itself; null if it was never seen. */
