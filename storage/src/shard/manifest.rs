@@ -98,7 +98,11 @@ impl Manifest {
         if json.len() != length(24) {
             return Err(damaged(24, "its parts do not make its length"));
         }
-        let manifest = serde_json::from_slice(json).map_err(|e| damaged(HEADER_BYTES + meta.len() + e.column(), &format!("{e}")))?;
+        let manifest: Self = serde_json::from_slice(json).map_err(|e| damaged(HEADER_BYTES + meta.len() + e.column(), &format!("{e}")))?;
+        // The checksum does not cover the version; what it promises has to be there, and nothing else.
+        if (version == VERSION) == manifest.answers.is_empty() {
+            return Err(damaged(4, "its version is not that of what it holds"));
+        }
         Ok((manifest, meta))
     }
 }
