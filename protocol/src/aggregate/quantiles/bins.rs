@@ -28,13 +28,17 @@ enum Bins {
 /// Counts by bin.
 #[derive(Clone, Debug)]
 pub struct Quantiles {
+    /// All but bin 0.
     bins: Bins,
+    /// Count of bin 0. Zeros are common, and a thousand bins away from the smallest amount that is: with them in it, hardly any array would do.
+    zeros: u64,
+    /// Of all.
     count: u64,
 }
 
 impl Default for Quantiles {
     fn default() -> Self {
-        Self { bins: Bins::List(Vec::new()), count: 0 }
+        Self { bins: Bins::List(Vec::new()), zeros: 0, count: 0 }
     }
 }
 
@@ -46,8 +50,9 @@ impl PartialEq for Quantiles {
 
 impl Quantiles {
     /// From bins in strictly ascending order whose counts are not 0 and sum up to less than 2^64.
-    pub(crate) fn of_ascending(list: Vec<(i32, u64)>) -> Self {
+    pub(crate) fn of_ascending(mut list: Vec<(i32, u64)>) -> Self {
         let count = list.iter().map(|b| b.1).sum();
+        let zeros = list.binary_search_by_key(&0, |b| b.0).map_or(0, |at| list.remove(at).1);
         let (first, last) = (list.first().map_or(0, |b| i64::from(b.0)), list.last().map_or(0, |b| i64::from(b.0)));
         let span = last - first + 1;
         let bins = if list.len() <= LISTED_BINS_MAX {
@@ -59,12 +64,16 @@ impl Quantiles {
         } else {
             Bins::Tree(list.into_iter().collect())
         };
-        Self { bins, count }
+        Self { bins, zeros, count }
     }
 
     #[inline]
     pub fn add(&mut self, bin: i32, count: u64) {
         self.count += count;
+        if bin == 0 {
+            self.zeros += count;
+            return;
+        }
         if let Bins::Array { base, counts } = &mut self.bins
             && let Some(held) = counts.get_mut(i64::from(bin).wrapping_sub(i64::from(*base)) as usize)
         {
@@ -89,7 +98,7 @@ impl Quantiles {
     /// Takes a bin that the present form has no place for.
     #[cold]
     fn make_room(&mut self, bin: i32, count: u64) {
-        let (first, last) = self.bins().fold((bin, bin), |(first, last), (b, _)| (first.min(b), last.max(b)));
+        let (first, last) = iter(&self.bins).fold((bin, bin), |(first, last), (b, _)| (first.min(b), last.max(b)));
         let base = i64::from(first).div_euclid(ARRAY_STEP_BINS) * ARRAY_STEP_BINS;
         let span = ((i64::from(last) - base) / ARRAY_STEP_BINS + 1) * ARRAY_STEP_BINS;
         let old = std::mem::replace(&mut self.bins, Bins::List(Vec::new()));
@@ -134,6 +143,7 @@ impl Quantiles {
         counts.resize((end - first) as usize, 0);
         let at = (i64::from(*from) - first) as usize;
         counts[at..].iter_mut().zip(theirs).for_each(|(held, count)| *held += count);
+        self.zeros += other.zeros;
         self.count += other.count;
         true
     }
@@ -144,7 +154,9 @@ impl Quantiles {
 
     /// Bins that are not empty, ascending.
     pub fn bins(&self) -> impl Iterator<Item = (i32, u64)> + '_ {
-        iter(&self.bins)
+        let below = iter(&self.bins).take_while(|b| b.0 < 0);
+        let zero = (self.zeros > 0).then_some((0, self.zeros));
+        below.chain(zero).chain(iter(&self.bins).skip_while(|b| b.0 < 0))
     }
 
     /// Memory behind it, in bytes.
@@ -199,6 +211,23 @@ mod tests {
     }
 
     #[test]
+    fn amounts_with_zeros_among_them_are_an_array() {
+        let mut sketch = Quantiles::default();
+        let amounts = (0..2_000).map(|i| bin_of(f64::from(i) / 100.0));
+        amounts.for_each(|bin| sketch.add(bin, 1));
+        let read = Quantiles::of_ascending(sketch.bins().collect());
+        assert!(matches!((&sketch.bins, &read.bins), (Bins::Array { .. }, Bins::Array { .. })), "{sketch:?} {read:?}");
+        let doubled = |mut sketch: Quantiles, other: &Quantiles| {
+            sketch.merge(other);
+            sketch.bins().collect::<Vec<_>>()
+        };
+        let both = doubled(sketch.clone(), &read);
+        assert_eq!(both[0], (0, 2));
+        assert!(both.iter().map(|b| b.1).eq(read.bins().map(|b| 2 * b.1)));
+        assert_eq!((sketch.quantile(0.0), sketch.count()), (Some(0.0), 2_000));
+    }
+
+    #[test]
     fn every_form_counts_like_a_tree_in_any_order() {
         let ends = [i32::MIN, i32::MAX, -1, 0, 1];
         let narrow = |i: i32| (i * 37) % 90;
@@ -206,8 +235,11 @@ mod tests {
         let stretching = |i: i32| if i % 2 == 0 { i } else { -3 * i };
         // As an array beside the narrow one, and too far from it for one array.
         let (beside, far) = (|i: i32| narrow(i) + 700, |i: i32| narrow(i) - 2_000);
-        let cases: [Vec<i32>; 6] = [
+        // Both signs in one array, and zeros.
+        let around = |i: i32| narrow(i) - 45;
+        let cases: [Vec<i32>; 7] = [
             (0..500).map(narrow).collect(),
+            (0..500).map(around).collect(),
             (0..500).map(beside).collect(),
             (0..500).map(far).collect(),
             (0..500).map(wide).collect(),
