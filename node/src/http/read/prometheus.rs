@@ -13,10 +13,10 @@ mod series;
 
 use std::collections::BTreeMap;
 
-use axum::body::Body;
-use axum::extract::{Path, State};
-use axum::http::Uri;
+use axum::extract::{FromRequest, Path, Request, State};
+use axum::http::Method;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -76,8 +76,17 @@ struct LookupForm {
     limit: Option<String>,
 }
 
-async fn form(uri: &Uri, body: Body) -> Result<Form, Failure> {
-    Ok(Form::read(uri.query().unwrap_or_default(), &small_body(body).await?))
+/// What a request says: in its address, and with `POST` also in its body.
+struct Asked(Form);
+
+impl FromRequest<AppState> for Asked {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, _: &AppState) -> Result<Self, Failure> {
+        let (head, body) = request.into_parts();
+        let body = if head.method == Method::POST { small_body(body).await? } else { Bytes::new() };
+        Ok(Self(Form::read(head.uri.query().unwrap_or_default(), &body)))
+    }
 }
 
 /// PromQL at one moment
@@ -88,8 +97,8 @@ async fn form(uri: &Uri, body: Body) -> Result<Form, Failure> {
     get, path = "/prometheus/api/v1/query", operation_id = "prometheus_query", tag = "prometheus", params(PrometheusInstant),
     responses((status = 200, description = "The result.", body = Success<QueryData>), PrometheusProblems),
 )]
-async fn get_query(State(app): State<AppState>, uri: Uri) -> Result<Response, Failure> {
-    instant(&app, &form(&uri, Body::empty()).await?).await
+async fn get_query(State(app): State<AppState>, Asked(form): Asked) -> Result<Response, Failure> {
+    instant(&app, &form).await
 }
 
 /// PromQL at one moment, asked in a form
@@ -98,8 +107,8 @@ async fn get_query(State(app): State<AppState>, uri: Uri) -> Result<Response, Fa
     request_body(content = QueryForm, content_type = "application/x-www-form-urlencoded", description = "The parameters of the `GET`."),
     responses((status = 200, description = "The result.", body = Success<QueryData>), PrometheusProblems),
 )]
-async fn post_query(State(app): State<AppState>, uri: Uri, body: Body) -> Result<Response, Failure> {
-    instant(&app, &form(&uri, body).await?).await
+async fn post_query(State(app): State<AppState>, Asked(form): Asked) -> Result<Response, Failure> {
+    instant(&app, &form).await
 }
 
 /// PromQL over time
@@ -109,8 +118,8 @@ async fn post_query(State(app): State<AppState>, uri: Uri, body: Body) -> Result
     get, path = "/prometheus/api/v1/query_range", operation_id = "prometheus_query_range", tag = "prometheus", params(PrometheusRange),
     responses((status = 200, description = "The result, a matrix.", body = Success<QueryData>), PrometheusProblems),
 )]
-async fn get_query_range(State(app): State<AppState>, uri: Uri) -> Result<Response, Failure> {
-    range(&app, &form(&uri, Body::empty()).await?).await
+async fn get_query_range(State(app): State<AppState>, Asked(form): Asked) -> Result<Response, Failure> {
+    range(&app, &form).await
 }
 
 /// PromQL over time, asked in a form
@@ -119,8 +128,8 @@ async fn get_query_range(State(app): State<AppState>, uri: Uri) -> Result<Respon
     request_body(content = QueryForm, content_type = "application/x-www-form-urlencoded", description = "The parameters of the `GET`."),
     responses((status = 200, description = "The result, a matrix.", body = Success<QueryData>), PrometheusProblems),
 )]
-async fn post_query_range(State(app): State<AppState>, uri: Uri, body: Body) -> Result<Response, Failure> {
-    range(&app, &form(&uri, body).await?).await
+async fn post_query_range(State(app): State<AppState>, Asked(form): Asked) -> Result<Response, Failure> {
+    range(&app, &form).await
 }
 
 async fn instant(app: &App, form: &Form) -> Result<Response, Failure> {
@@ -155,9 +164,8 @@ async fn range(app: &App, form: &Form) -> Result<Response, Failure> {
     get, path = "/prometheus/api/v1/labels", operation_id = "prometheus_labels", tag = "prometheus", params(PrometheusLabels),
     responses((status = 200, description = "Those that the metrics have.", body = Success<Vec<String>>), PrometheusProblems),
 )]
-async fn get_labels(State(app): State<AppState>, uri: Uri) -> Result<Response, Failure> {
-    let names = lookup::labels(&app, &form(&uri, Body::empty()).await?).await?;
-    Ok(success(names, Notes::default()))
+async fn get_labels(State(app): State<AppState>, Asked(form): Asked) -> Result<Response, Failure> {
+    labels_of(&app, &form).await
 }
 
 /// Names of labels, asked in a form
@@ -166,9 +174,12 @@ async fn get_labels(State(app): State<AppState>, uri: Uri) -> Result<Response, F
     request_body(content = LookupForm, content_type = "application/x-www-form-urlencoded", description = "The parameters of the `GET`."),
     responses((status = 200, description = "Those that the metrics have.", body = Success<Vec<String>>), PrometheusProblems),
 )]
-async fn post_labels(State(app): State<AppState>, uri: Uri, body: Body) -> Result<Response, Failure> {
-    let names = lookup::labels(&app, &form(&uri, body).await?).await?;
-    Ok(success(names, Notes::default()))
+async fn post_labels(State(app): State<AppState>, Asked(form): Asked) -> Result<Response, Failure> {
+    labels_of(&app, &form).await
+}
+
+async fn labels_of(app: &App, form: &Form) -> Result<Response, Failure> {
+    Ok(success(lookup::labels(app, form).await?, Notes::default()))
 }
 
 /// Values of a label
@@ -179,9 +190,9 @@ async fn post_labels(State(app): State<AppState>, uri: Uri, body: Body) -> Resul
     params(("name" = String, Path, description = "The label."), PrometheusLabels),
     responses((status = 200, description = "In order.", body = Success<Vec<String>>), PrometheusProblems),
 )]
-async fn get_label_values(State(app): State<AppState>, Path(name): Path<String>, uri: Uri) -> Result<Response, Failure> {
+async fn get_label_values(State(app): State<AppState>, Path(name): Path<String>, Asked(form): Asked) -> Result<Response, Failure> {
     let mut notes = Notes::default();
-    let values = lookup::label_values(&app, &name, &form(&uri, Body::empty()).await?, &mut notes).await?;
+    let values = lookup::label_values(&app, &name, &form, &mut notes).await?;
     Ok(success(values, notes))
 }
 
@@ -192,8 +203,8 @@ async fn get_label_values(State(app): State<AppState>, Path(name): Path<String>,
     get, path = "/prometheus/api/v1/series", operation_id = "prometheus_series", tag = "prometheus", params(PrometheusSeries),
     responses((status = 200, description = "In order.", body = Success<Vec<BTreeMap<String, String>>>), PrometheusProblems),
 )]
-async fn get_series(State(app): State<AppState>, uri: Uri) -> Result<Response, Failure> {
-    series_of(&app, &form(&uri, Body::empty()).await?).await
+async fn get_series(State(app): State<AppState>, Asked(form): Asked) -> Result<Response, Failure> {
+    series_of(&app, &form).await
 }
 
 /// Series, asked in a form
@@ -202,8 +213,8 @@ async fn get_series(State(app): State<AppState>, uri: Uri) -> Result<Response, F
     request_body(content = LookupForm, content_type = "application/x-www-form-urlencoded", description = "The parameters of the `GET`."),
     responses((status = 200, description = "In order.", body = Success<Vec<BTreeMap<String, String>>>), PrometheusProblems),
 )]
-async fn post_series(State(app): State<AppState>, uri: Uri, body: Body) -> Result<Response, Failure> {
-    series_of(&app, &form(&uri, body).await?).await
+async fn post_series(State(app): State<AppState>, Asked(form): Asked) -> Result<Response, Failure> {
+    series_of(&app, &form).await
 }
 
 async fn series_of(app: &App, form: &Form) -> Result<Response, Failure> {
@@ -217,8 +228,8 @@ async fn series_of(app: &App, form: &Form) -> Result<Response, Failure> {
     get, path = "/prometheus/api/v1/metadata", operation_id = "prometheus_metadata", tag = "prometheus", params(PrometheusMetadata),
     responses((status = 200, description = "By metric.", body = Success<BTreeMap<String, Vec<Metadata>>>), PrometheusProblems),
 )]
-async fn get_metadata(State(app): State<AppState>, uri: Uri) -> Result<Response, Failure> {
-    let metadata = lookup::metadata(&app, &form(&uri, Body::empty()).await?).await?;
+async fn get_metadata(State(app): State<AppState>, Asked(form): Asked) -> Result<Response, Failure> {
+    let metadata = lookup::metadata(&app, &form).await?;
     Ok(success(metadata, Notes::default()))
 }
 
