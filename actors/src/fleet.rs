@@ -1,19 +1,14 @@
 //! A node among others: who it is, whom it reaches, what all have agreed on, which replicas it has. [`crate::Mesh`] asks here where a shard is led; what happens
-//! by itself is in [`watch`] (leaders that are lost), [`steward`] (who is in which group) and [`settle`] (which replicas are open here).
+//! by itself is in [`watch`] (leaders that are lost), [`placement::steward`] (who is in which group) and [`placement::settle`] (which replicas are open here).
 
 mod admin;
 pub mod clocks;
-pub mod failovers;
 pub(crate) mod files;
 mod handler;
-pub mod leaders;
-mod leftovers;
 pub mod messages;
 pub mod meta;
-pub mod plan;
-mod settle;
+pub mod placement;
 pub(crate) mod start;
-mod steward;
 pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +21,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use parking_lot::RwLock;
-use tallymesh_protocol::command::ShardSettings;
+use tallymesh_protocol::event::command::ShardSettings;
 use tallymesh_protocol::hash::ShardId;
 use tallymesh_storage::clock::Clock;
 use tokio::sync::watch as channel;
@@ -46,12 +41,12 @@ use crate::raft::RaftReplica;
 use crate::raft::peers::{Behind, PeerNetworks, ReplicaServer};
 use crate::replicator::ReplicatorError;
 use clocks::{Clocks, MedianOffset};
-use failovers::Failovers;
 use files::PeerFiles;
-use leaders::Leaders;
 use messages::{Ask, Proposed};
 use meta::group::MetaGroup;
 use meta::{MetaCommand, MetaState};
+use watch::failovers::Failovers;
+use watch::leaders::Leaders;
 
 /// A small question to a peer.
 const ASK_TIME_MAX: Duration = Duration::from_secs(2);
@@ -227,7 +222,7 @@ impl Fleet {
             Route::Here => true,
             Route::There(member) => {
                 let last = self.inner.leaders.last_beat(member);
-                last.is_some_and(|at| self.now().saturating_sub(at) <= leaders::HEARD_AGE_MAX) && self.connected().contains(&member)
+                last.is_some_and(|at| self.now().saturating_sub(at) <= watch::leaders::HEARD_AGE_MAX) && self.connected().contains(&member)
             }
             Route::Nowhere => false,
         }

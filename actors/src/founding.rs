@@ -54,7 +54,7 @@ pub struct Founder {
     pub node: NodeId,
     pub name: String,
     pub address: String,
-    /// The newest format of log entries that its build reads ([`tallymesh_protocol::command::FORMAT`]); 0 where it was not told.
+    /// The newest format of log entries that its build reads ([`tallymesh_protocol::event::command::FORMAT`]); 0 where it was not told.
     #[serde(default)]
     pub reads: u16,
 }

@@ -11,7 +11,7 @@ pub mod replicator;
 pub mod shard;
 pub mod tail;
 
-pub use mesh::room::{LogDoor, LogShare};
 pub use mesh::{
-    AppendError, Gathered, Mesh, MeshOptions, MetricUse, Offender, PartOutcome, Patience, ShardAnswer, ShardStatus, StartError,
+    AppendError, Gathered, LogDoor, LogShare, Mesh, MeshOptions, MetricUse, Offender, PartOutcome, Patience, ShardAnswer, ShardStatus,
+    StartError,
 };

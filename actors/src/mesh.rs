@@ -2,14 +2,10 @@
 
 mod append;
 mod boot;
-mod cardinality;
-mod cluster_file;
 mod end;
-mod log_runner;
 mod read;
 mod remote;
 mod replicas;
-pub(crate) mod room;
 mod slots;
 mod upkeep;
 
@@ -21,11 +17,11 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
-use tallymesh_protocol::answer::PartialAnswer;
-use tallymesh_protocol::command::ShardSettings;
 use tallymesh_protocol::definition::DefinitionSet;
 use tallymesh_protocol::error::ErrorCode;
+use tallymesh_protocol::event::command::ShardSettings;
 use tallymesh_protocol::hash::ShardId;
+use tallymesh_protocol::question::answer::PartialAnswer;
 use tallymesh_storage::StorageError;
 use tallymesh_storage::clock::Clock;
 use tallymesh_storage::dir_lock::DirLock;
@@ -36,14 +32,14 @@ use tokio::task::JoinHandle;
 
 pub(crate) use append::SentPart;
 pub(crate) use boot::{ONLY_NODE, definitions_differ};
-pub use cardinality::{MetricUse, Offender};
 pub use read::Patience;
+pub use read::cardinality::{MetricUse, Offender};
+pub use upkeep::room::{LogDoor, LogShare};
 
 use crate::fleet::{Fleet, FleetOptions};
 use crate::raft::Blocking;
 use append::RequestNumbers;
-use log_runner::LogRunner;
-use room::LogDoor;
+use boot::log_runner::LogRunner;
 use slots::{Slot, Slots};
 use upkeep::Upkeep;
 
@@ -247,7 +243,7 @@ impl Mesh {
 
     /// Whether a directory belongs to a cluster already.
     pub fn is_member(disk: &dyn Disk, data_dir: &std::path::Path) -> bool {
-        cluster_file::ClusterFile::read(disk, data_dir).is_ok_and(|file| file.is_some())
+        boot::cluster_file::ClusterFile::read(disk, data_dir).is_ok_and(|file| file.is_some())
     }
 
     pub(crate) fn from_inner(inner: Arc<Inner>) -> Self {

@@ -2,8 +2,8 @@
 //!
 //! # The way of a question
 //!
-//! [`Peers::call`] -> [`link`] splits it into frames of its lane, within the peer's window -> the library's session (one TCP connection) -> the peer's endpoint
-//! actor -> its [`link`] -> [`Handler::handle`] in a task of its own -> the answer, the same way back. A call ends in every case: with an answer, a refusal, at
+//! [`Peers::call`] -> [`session::link`] splits it into frames of its lane, within the peer's window -> the library's session (one TCP connection) -> the peer's endpoint
+//! actor -> its [`session::link`] -> [`Handler::handle`] in a task of its own -> the answer, the same way back. A call ends in every case: with an answer, a refusal, at
 //! its deadline, or at once when the session ends.
 //!
 //! # What is bounded, and where
@@ -14,26 +14,16 @@
 //!
 //! # Connections
 //!
-//! Every connection at the peer port begins with [`tls`] where that is set up, and a [`handshake`]: certificates, cookie, version, cluster and node are settled
+//! Every connection at the peer port begins with [`auth::tls`] where that is set up, and a [`auth::handshake`]: certificates, cookie, version, cluster and node are settled
 //! before the library sees a byte. A peer that is stopped or cut off never ends its TCP connection: whoever watches liveness calls [`Peers::drop_session`]. What was sent and not answered by then is unknown,
 //! never assumed.
 
+mod auth;
 pub mod bulk;
-mod credentials;
-mod dialer;
-mod doors;
-mod endpoint;
-mod handshake;
-mod identity;
 pub mod limits;
-mod link;
-mod registry;
 pub mod rpc;
 mod session;
-mod source;
-mod tls;
 mod transport;
-mod wire;
 
 use std::io;
 use std::net::SocketAddr;
@@ -49,16 +39,16 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-pub use dialer::Target;
-pub use handshake::{HandshakeError, Hello, Refused};
-pub use identity::{BootId, NodeId, load_or_make};
-pub use registry::PeerTable;
+pub use auth::handshake::{HandshakeError, Hello, Refused};
+pub use auth::identity::{BootId, NodeId, load_or_make};
+pub use auth::tls::{Tls, TlsError, TlsFiles};
 pub use rpc::{Handler, Lane, PeerError, Refusal, RefusalCode, Request, Rpc, RpcKind};
-pub use tls::{Tls, TlsError, TlsFiles};
+pub use transport::dialer::Target;
+pub use transport::registry::PeerTable;
 
+use auth::credentials::Credentials;
 use bulk::{BulkClient, BulkServer};
-use credentials::Credentials;
-use registry::Registry;
+use transport::registry::Registry;
 use transport::{Start, Transport};
 
 /// How to start.

@@ -43,7 +43,7 @@ pub type LogId = openraft::LogId<u64>;
 pub type Membership = openraft::StoredMembership<u64, Peer>;
 pub type RaftStorageError = openraft::StorageError<u64>;
 
-/// An encoded command ([`tallymesh_protocol::command`]). It prints as its size: logs must never hold what users sent.
+/// An encoded command ([`tallymesh_protocol::event::command`]). It prints as its size: logs must never hold what users sent.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command(pub Bytes);
 

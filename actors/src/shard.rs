@@ -21,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::fleet::clocks::MedianOffset;
-use crate::mesh::room::LogShare;
+use crate::mesh::LogShare;
 use crate::mesh::{AppendError, PartOutcome};
 use crate::raft::{SharedState, Snapshots, StopReason};
 use crate::replicator::Replicator;

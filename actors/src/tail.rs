@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use tallymesh_protocol::definition::FieldRef;
 use tallymesh_protocol::event::Event;
-use tallymesh_protocol::filter::Filter;
+use tallymesh_protocol::question::filter::Filter;
 use tallymesh_protocol::time::rfc3339;
 use tokio::sync::broadcast;
 

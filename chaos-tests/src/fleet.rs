@@ -5,20 +5,12 @@
 //! Whatever is seen to be wrong on the way is a finding ([`Findings`]); a run without one has passed.
 
 pub mod campaign;
-pub mod credentials;
-pub mod gaps;
-pub mod http;
-pub mod ledger;
 pub mod load;
-pub mod machine;
 pub mod nemesis;
 pub mod node;
 pub mod now;
 pub mod proxy;
 pub mod report;
-pub mod stream;
-pub mod token;
-pub mod truth;
 pub mod verify;
 pub mod watch;
 
@@ -34,8 +26,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use credentials::Credentials;
-use http::Http;
+use node::credentials::Credentials;
+use node::http::Http;
 use node::{Life, Node};
 use proxy::Proxy;
 

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rkyv::util::AlignedVec;
-use tallymesh_protocol::batch::{self, ArchivedShardBatch, ShardBatch};
 use tallymesh_protocol::cardinality::{KeyBudget, MetricBudget};
-use tallymesh_protocol::command::{CommandBody, CommandView, ShardSettings, encode_batches, encode_configure, encode_tick};
+use tallymesh_protocol::event::batch::{self, ArchivedShardBatch, ShardBatch};
+use tallymesh_protocol::event::command::{CommandBody, CommandView, ShardSettings, encode_batches, encode_configure, encode_tick};
 use tallymesh_protocol::key::KeyView;
 use tallymesh_protocol::time::DAY_MS;
 use tallymesh_storage::disk::SimDisk;

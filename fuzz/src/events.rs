@@ -4,8 +4,8 @@ mod encoded;
 mod oracle;
 mod times;
 
-use tallymesh_protocol::body::{BodyFormat, BodyLimits, BodyParser, EventSink};
 use tallymesh_protocol::error::{ErrorCode, Problem};
+use tallymesh_protocol::event::body::{BodyFormat, BodyLimits, BodyParser, EventSink};
 use tallymesh_protocol::event::{Event, RejectCode, Rejection};
 use tallymesh_protocol::limits::JSON_DEPTH_MAX;
 

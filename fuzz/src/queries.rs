@@ -10,10 +10,10 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 use tallymesh_protocol::definition::{DefinitionSet, MetricDefinition};
 use tallymesh_protocol::error::Problem;
-use tallymesh_protocol::filter::Filter;
 use tallymesh_protocol::limits::{AGGREGATES_MAX, FILTERS_MAX, GROUP_BY_MAX, QUERY_TIMEOUT_MS_MAX, ROWS_MAX};
-use tallymesh_protocol::plan::Retention;
-use tallymesh_protocol::query::{MetricQuery, PreparedQuery, QueryParams};
+use tallymesh_protocol::question::filter::Filter;
+use tallymesh_protocol::question::plan::Retention;
+use tallymesh_protocol::question::query::{MetricQuery, PreparedQuery, QueryParams};
 use tallymesh_protocol::time::DAY_MS;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 

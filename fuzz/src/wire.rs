@@ -2,8 +2,8 @@
 
 use tallymesh_protocol::hash::ShardId;
 use tallymesh_protocol::limits::ANSWER_CELLS_MAX;
-use tallymesh_protocol::merge::{Merged, Merger};
-use tallymesh_protocol::wire::{ShardResult, decode_answers, decode_query, encode_answers, encode_query};
+use tallymesh_protocol::question::merge::{Merged, Merger};
+use tallymesh_protocol::question::wire::{ShardResult, decode_answers, decode_query, encode_answers, encode_query};
 
 use crate::input::Input;
 use crate::memory::peak_of;
@@ -78,7 +78,7 @@ fn merged(answers: &[(ShardId, ShardResult)]) -> Merged {
 #[cfg(test)]
 mod tests {
     use tallymesh_protocol::aggregate::Accumulator;
-    use tallymesh_protocol::answer::{Cell, PartialAnswer};
+    use tallymesh_protocol::question::answer::{Cell, PartialAnswer};
 
     use super::*;
 

@@ -1,5 +1,9 @@
 //! Starts and stops a node: sinks first (disk, shards), sources last (the listener); the other way round to stop.
 
+pub mod life;
+pub mod logs;
+pub mod open_files;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;

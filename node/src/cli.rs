@@ -7,11 +7,8 @@ mod cluster;
 mod dead_letters;
 mod demo;
 pub mod output;
-mod paint;
-mod progress;
 mod query;
 mod seed;
-pub mod sender;
 mod serve;
 mod tail;
 

@@ -22,7 +22,7 @@ use std::net::ToSocketAddrs;
 
 use tallymesh_actors::fleet::FleetOptions;
 use tallymesh_protocol::cardinality::CardinalityBudget;
-use tallymesh_protocol::command::ShardSettings;
+use tallymesh_protocol::event::command::ShardSettings;
 
 /// Why the configuration was refused. Messages name the key and say what to do.
 #[derive(Debug, thiserror::Error)]

@@ -1,25 +1,12 @@
 //! The node's HTTP face: what is shared by all handlers, and the router.
 
-mod body;
-mod cluster;
-mod context;
-mod dashboard;
-mod dead_letters;
-mod definitions;
-mod docs;
-mod ingest;
-mod live;
-mod named;
+mod admin;
 mod openapi;
-mod ops;
+mod pages;
 mod problem;
-mod prometheus;
-mod query;
-mod seed;
+mod read;
 mod server;
-mod stream;
-mod tail;
-mod waiting;
+mod write;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,23 +23,23 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::boot::Machine;
+use crate::boot::life::Life;
 use crate::clients::Clients;
 use crate::config::Config;
+use crate::ingest::space::SpaceGate;
 use crate::ingest::{Ingest, Outlets};
-use crate::life::Life;
 use crate::live::{LiveHub, LiveLimits};
 use crate::metrics::Metrics;
-use crate::space::SpaceGate;
 use crate::unique::UniqueNumbers;
 
-pub use body::{TooSlow, body_problem, discard, json_body, small_body};
-pub use context::RequestId;
-pub use live::keep_live;
 pub use openapi::document;
 pub use problem::HttpProblem;
-pub use query::CURSOR;
+pub use read::live::keep_live;
+pub use read::query::CURSOR;
 pub use server::Server;
-pub use waiting::{COME_BACK_TIME, refuse_while_waiting};
+pub use server::body::{TooSlow, body_problem, discard, json_body, small_body};
+pub use server::context::RequestId;
+pub use server::waiting::{COME_BACK_TIME, refuse_while_waiting};
 
 /// What handlers reach. Cheap to share; axum's state is `Arc<App>`.
 pub struct App {
@@ -67,8 +54,8 @@ pub struct App {
     pub live: Arc<LiveHub>,
     pub numbers: Arc<UniqueNumbers>,
     pub ingest: Ingest,
-    pub queries: query::Gate,
-    pub cache: query::AnswerCache,
+    pub queries: read::query::Gate,
+    pub cache: read::query::AnswerCache,
     pub clients: Arc<Clients>,
 }
 
@@ -82,9 +69,9 @@ impl App {
             free_bytes_min: config.disk.readonly_below.0,
             free_permille_min: (config.disk.readonly_below_percent * 10.0) as u64,
         };
-        let queries = query::Gate::new(config.query.concurrency, config.query.waiters_max);
+        let queries = read::query::Gate::new(config.query.concurrency, config.query.waiters_max);
         let numbers = Arc::new(UniqueNumbers::new()?);
-        let cache = query::AnswerCache::new(&config.cache, machine.clock.clone(), numbers.clone());
+        let cache = read::query::AnswerCache::new(&config.cache, machine.clock.clone(), numbers.clone());
         let outlets = Outlets {
             dead_letters,
             tail: TailHub::new(config.tail.buffer_events, config.tail.subscribers_max),
@@ -135,20 +122,20 @@ impl App {
 /// All routes, each with its description. A part brings its own with a `router()`; browsers may send events from the origins.
 fn routes_with(origins: &[String]) -> OpenApiRouter<AppState> {
     OpenApiRouter::default()
-        .merge(ingest::router(origins))
-        .merge(dead_letters::router())
-        .merge(definitions::router())
-        .merge(tail::router())
-        .merge(live::router())
-        .merge(query::router())
-        .merge(named::router())
-        .merge(prometheus::router())
-        .merge(seed::router())
-        .merge(ops::router())
-        .merge(cluster::router())
+        .merge(write::ingest::router(origins))
+        .merge(write::dead_letters::router())
+        .merge(admin::definitions::router())
+        .merge(read::tail::router())
+        .merge(read::live::router())
+        .merge(read::query::router())
+        .merge(read::named::router())
+        .merge(read::prometheus::router())
+        .merge(read::seed::router())
+        .merge(admin::ops::router())
+        .merge(admin::cluster::router())
         .merge(openapi::router())
-        .merge(docs::router())
-        .merge(dashboard::router())
+        .merge(pages::docs::router())
+        .merge(pages::dashboard::router())
 }
 
 pub fn router(app: AppState) -> Router {
@@ -156,8 +143,8 @@ pub fn router(app: AppState) -> Router {
     routes
         .fallback(no_such_page)
         .method_not_allowed_fallback(problem::method_not_allowed)
-        .layer(CatchPanicLayer::custom(context::Panicked(app.metrics.clone())))
-        .layer(axum::middleware::from_fn_with_state(app.clone(), context::frame))
+        .layer(CatchPanicLayer::custom(server::context::Panicked(app.metrics.clone())))
+        .layer(axum::middleware::from_fn_with_state(app.clone(), server::context::frame))
         .with_state(app)
 }
 

@@ -9,6 +9,7 @@ pub mod decode;
 mod letters;
 mod read;
 pub mod retry;
+pub mod space;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,12 +20,12 @@ use rkyv::util::AlignedVec;
 use tallymesh_actors::admission::{Admission, AdmissionLimits, AdmissionStats, Refused, Room};
 use tallymesh_actors::tail::TailHub;
 use tallymesh_actors::{AppendError, Mesh, PartOutcome};
-use tallymesh_protocol::body::{BodyFormat, BodyLimits};
-use tallymesh_protocol::encode::{Door, Encoded, GeneratedIds};
 use tallymesh_protocol::error::{ErrorCode, Problem};
+use tallymesh_protocol::event::body::{BodyFormat, BodyLimits};
+use tallymesh_protocol::event::encode::{Door, Encoded, GeneratedIds};
 use tallymesh_protocol::hash::ShardId;
 use tallymesh_protocol::limits::JSON_DEPTH_MAX;
-use tallymesh_protocol::token::{WriteToken, cluster_mark};
+use tallymesh_protocol::question::token::{WriteToken, cluster_mark};
 use tallymesh_storage::clock::Clock;
 use tallymesh_storage::dead_letters::DeadLetters;
 use tokio::sync::Semaphore;
@@ -36,9 +37,9 @@ use read::{Batch, Reading};
 
 use crate::clients::Clients;
 use crate::config::Config;
+use crate::ingest::space::SpaceGate;
 use crate::limits::{INLINE_COMPRESSED_BYTES_MAX, RETRY_AFTER_MS};
 use crate::metrics::Metrics;
-use crate::space::SpaceGate;
 use crate::unique::UniqueNumbers;
 
 /// The ingest service of a node; cheap to clone.

@@ -1,28 +1,40 @@
 //! Tests of a whole node, in this process and as a child.
 
 mod http {
-    mod back_pressure;
-    mod bad_input;
-    mod browsers;
-    mod cache;
-    mod cardinality;
-    mod clients;
-    mod dead_letters;
-    mod definitions;
     mod demo;
-    mod formats;
     pub(crate) mod harness;
-    mod ingest;
-    mod live;
-    mod named;
     mod openapi;
-    mod ops;
     mod process;
-    mod prometheus;
-    mod seed;
-    mod slow;
-    mod tail;
-    mod token;
+
+    mod admin {
+        mod definitions;
+        mod ops;
+    }
+
+    mod read {
+        mod cache;
+        mod formats;
+        mod live;
+        mod named;
+        mod prometheus;
+        mod seed;
+        mod tail;
+        mod token;
+    }
+
+    mod server {
+        mod browsers;
+        mod clients;
+        mod slow;
+    }
+
+    mod write {
+        mod back_pressure;
+        mod bad_input;
+        mod cardinality;
+        mod dead_letters;
+        mod ingest;
+    }
 }
 
 mod oracle {

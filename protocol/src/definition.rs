@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::filter::Filter;
 use crate::key::DEFAULT_DIMENSIONS;
 use crate::limits::{DEFINITIONS_MAX, DIMENSIONS_MAX, EVENT_NAME_BYTES_MAX};
+use crate::question::filter::Filter;
 
 /// `[[metrics]]` as written in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,12 @@
 //! An event as it was sent, checked and typed, still borrowing from the request body.
 //!
-//! `&[u8] -> Event` is [`crate::parse`]; `Event -> ShardBatch` is [`crate::batch`].
+//! `&[u8] -> Event` is [`parse`]; `Event -> ShardBatch` is [`batch`].
+
+pub mod batch;
+pub mod body;
+pub mod command;
+pub mod encode;
+pub mod parse;
 
 use std::borrow::Cow;
 

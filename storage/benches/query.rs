@@ -8,14 +8,14 @@ use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use tallymesh_protocol::aggregate::Wants;
-use tallymesh_protocol::answer::PartialAnswer;
-use tallymesh_protocol::batch::ShardBatch;
-use tallymesh_protocol::command::{encode_batches, encode_configure, encode_tick};
+use tallymesh_protocol::event::batch::ShardBatch;
+use tallymesh_protocol::event::command::{encode_batches, encode_configure, encode_tick};
 use tallymesh_protocol::hash::{event_hash, identity_hash, key_hash, shard_of};
 use tallymesh_protocol::key::{MetricKind, encode_key};
-use tallymesh_protocol::merge::Merger;
-use tallymesh_protocol::plan::{Retention, plan};
-use tallymesh_protocol::query::{DimensionFilter, DimensionRef, MetricSelector, ShardQuery, Step, StepWidth, TimeRange, Zone};
+use tallymesh_protocol::question::answer::PartialAnswer;
+use tallymesh_protocol::question::merge::Merger;
+use tallymesh_protocol::question::plan::{Retention, plan};
+use tallymesh_protocol::question::query::{DimensionFilter, DimensionRef, MetricSelector, ShardQuery, Step, StepWidth, TimeRange, Zone};
 use tallymesh_protocol::time::DAY_MS;
 use tallymesh_storage::shard::{ShardOptions, ShardState, initial_settings};
 

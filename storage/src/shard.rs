@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tallymesh_protocol::command::ShardSettings;
+use tallymesh_protocol::event::command::ShardSettings;
 use tallymesh_protocol::key::MetricKind;
 
 pub use apply::{Applied, ApplyError, PartApplied, PartError};

@@ -18,14 +18,8 @@
 //! **A failed write or sync is final**: every waiting and later request fails, nothing is retried into success, and the next open writes the last
 //! segment anew unless a checkpoint covers it, since what can be read after a failed sync need not be on the disk.
 
-mod checkpoint;
 mod format;
-mod index;
-mod on_disk;
 mod recover;
-mod replay;
-mod request;
-mod runner;
 mod segment;
 mod shared;
 mod stats;
@@ -43,13 +37,13 @@ use bytes::Bytes;
 use crate::StorageError;
 use crate::clock::Clock;
 use crate::disk::Disk;
-use request::Op;
 use shared::Shared;
+use shared::request::Op;
 
 pub use recover::{Damage, Recovered, TornTail};
-pub use runner::WalThread;
 pub use stats::{GroupStats, Pin, WalStats};
 pub use writer::WalWriter;
+pub use writer::runner::WalThread;
 
 /// Longest record, in bytes: an entry with its header.
 pub const RECORD_BYTES_MAX: usize = 64 << 20;

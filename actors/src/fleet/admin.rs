@@ -7,12 +7,12 @@ use futures::future::join_all;
 use tallymesh_protocol::hash::ShardId;
 
 use super::Fleet;
-use super::failovers::Failover;
 use super::files::Arriving;
 use super::messages::{Ask, NodeStatus};
 use super::meta::{MemberState, MetaCommand, MetaState};
-use super::plan::{self, Census, Step};
+use super::placement::plan::{self, Census, Step};
 use super::start::deviations;
+use super::watch::failovers::Failover;
 use crate::mesh::{Mesh, ShardStatus};
 
 /// A decision of the metadata group is waited for so long.

@@ -78,11 +78,11 @@ impl Fleet {
             }
             RpcKind::Query | RpcKind::FollowerQuery => {
                 let (shards, query) = messages::decode_query(&request.body)?;
-                let query =
-                    tallymesh_protocol::wire::decode_query(&query).map_err(|e| Refusal::new(RefusalCode::Invalid, e.to_string()))?;
+                let query = tallymesh_protocol::question::wire::decode_query(&query)
+                    .map_err(|e| Refusal::new(RefusalCode::Invalid, e.to_string()))?;
                 let as_follower = request.kind == RpcKind::FollowerQuery;
                 let answers = self.mesh()?.query_here(&shards, query.into(), left(request.deadline), as_follower).await.answers;
-                let encode = |answers: &[(ShardId, ShardAnswer)]| tallymesh_protocol::wire::encode_answers(answers);
+                let encode = |answers: &[(ShardId, ShardAnswer)]| tallymesh_protocol::question::wire::encode_answers(answers);
                 encode(&answers).or_else(|error| {
                     // What does not fit into a message does not fit into an answer either.
                     let detail = format!("the answer is too large to be sent between nodes ({error}): ask for a shorter range, a coarser step or fewer groups");

@@ -219,7 +219,7 @@ pub fn decode_outcomes(shards: &[ShardId], bytes: &[u8]) -> Result<Vec<Result<Pa
     Ok(shards.iter().zip(read).map(outcome).collect())
 }
 
-/// Which shards a query asks, and the query ([`tallymesh_protocol::wire`]): count `u32`, numbers `u16`, zero to 16, the query.
+/// Which shards a query asks, and the query ([`tallymesh_protocol::question::wire`]): count `u32`, numbers `u16`, zero to 16, the query.
 pub fn encode_query(shards: &[ShardId], query: &[u8]) -> Bytes {
     let mut out = AlignedVec::<ALIGN>::with_capacity(2 * ALIGN + 2 * shards.len() + query.len());
     out.extend_from_slice(&(shards.len() as u32).to_le_bytes());

@@ -7,8 +7,8 @@ pub mod machine;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use tallymesh_protocol::command::ShardSettings;
 use tallymesh_protocol::definition::{DefinitionSet, MetricDefinition};
+use tallymesh_protocol::event::command::ShardSettings;
 
 use crate::founding::Founder;
 use crate::founding::join::{KnownMember, Verdict, decide};

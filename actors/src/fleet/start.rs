@@ -8,18 +8,19 @@ use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use tallymesh_protocol::command::{FORMAT, ShardSettings};
+use tallymesh_protocol::event::command::{FORMAT, ShardSettings};
 use tallymesh_storage::wal::Wal;
 use tokio::sync::watch as channel;
 
 use super::clocks::Clocks;
 use super::files::{LocalFiles, PeerFiles};
 use super::handler::Door;
-use super::leaders::Leaders;
 use super::meta::group::{META, MetaGroup, MetaStorage};
 use super::meta::machine::MetaMachine;
 use super::meta::{MetaCommand, MetaState};
-use super::{ASK_TIME_MAX, Fleet, FleetOptions, Inner, settle, steward, watch};
+use super::placement::{settle, steward};
+use super::watch::leaders::Leaders;
+use super::{ASK_TIME_MAX, Fleet, FleetOptions, Inner, watch};
 use crate::founding::driver::FoundingService;
 use crate::founding::{Config, Durable, Founder, Membership, store};
 use crate::membership::gossip::{Gossip, GossipOptions, connect};

@@ -2,6 +2,9 @@
 //! asks the others: who alone has lost the leader stays quiet, for its votes would only depose a leader that works. A node that reaches no majority never stands.
 //! openraft itself never does: a process that was stopped for a while finds all its time-outs over when it goes on, and would depose everybody.
 
+pub mod failovers;
+pub mod leaders;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;

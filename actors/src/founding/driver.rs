@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tallymesh_protocol::command::FORMAT;
+use tallymesh_protocol::event::command::FORMAT;
 use tallymesh_protocol::hash::ShardId;
 use tallymesh_storage::StorageError;
 use tallymesh_storage::clock::Clock;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tallymesh_protocol::command::FORMAT_NUMBERED;
+use tallymesh_protocol::event::command::FORMAT_NUMBERED;
 use tallymesh_protocol::hash::ShardId;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -80,7 +80,7 @@ impl RequestNumbers {
 }
 
 impl Mesh {
-    /// Appends each part (an encoded [`tallymesh_protocol::batch::ShardBatch`]) to its shard; answers when all are durable and applied, or have failed.
+    /// Appends each part (an encoded [`tallymesh_protocol::event::batch::ShardBatch`]) to its shard; answers when all are durable and applied, or have failed.
     /// Results are in the order of `parts`. Nothing is sent unless every shard that is led here and works has room for its part.
     pub async fn append(&self, parts: Vec<(ShardId, Bytes)>, timeout: Duration) -> Vec<Outcome> {
         match &self.inner.fleet {

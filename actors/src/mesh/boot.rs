@@ -1,13 +1,16 @@
 //! From a data directory to a mesh that takes writes.
 
+pub(super) mod cluster_file;
+pub(super) mod log_runner;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use futures::future::join_all;
 use parking_lot::{Mutex, RwLock};
-use tallymesh_protocol::command::{ShardSettings, encode_configure, encode_tick};
 use tallymesh_protocol::definition::DefinitionSet;
+use tallymesh_protocol::event::command::{ShardSettings, encode_configure, encode_tick};
 use tallymesh_protocol::hash::ShardId;
 use tallymesh_protocol::limits::SHARDS_MAX;
 use tallymesh_storage::dir_lock::DirLock;
@@ -17,11 +20,9 @@ use tallymesh_storage::wal::{Recovered as LogRecovered, Wal, WalOptions};
 use tokio::sync::{Semaphore, watch};
 
 use super::append::RequestNumbers;
-use super::cluster_file::ClusterFile;
-use super::log_runner::LogRunner;
-use super::room::LogDoor;
 use super::slots::{Slot, Slots};
 use super::upkeep::Upkeep;
+use super::upkeep::room::LogDoor;
 use super::{Inner, Mesh, MeshOptions, Owned, StartError};
 use crate::fleet::clocks::MedianOffset;
 use crate::fleet::{self, Fleet, FleetOptions};
@@ -30,6 +31,8 @@ use crate::raft::{
 };
 use crate::shard::stamp::StampClock;
 use crate::shard::{Shard, ShardParts};
+use cluster_file::ClusterFile;
+use log_runner::LogRunner;
 
 /// Id of the only node of a cluster of one.
 pub(crate) const ONLY_NODE: u64 = 1;

@@ -1,5 +1,7 @@
 //! Scatter and gather: queries and figures over all shards.
 
+pub(super) mod cardinality;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +11,7 @@ use futures::future::join_all;
 use tallymesh_protocol::error::{ErrorCode, Problem};
 use tallymesh_protocol::hash::ShardId;
 use tallymesh_protocol::key::MetricKind;
-use tallymesh_protocol::query::{ShardQuery, TimeRange};
+use tallymesh_protocol::question::query::{ShardQuery, TimeRange};
 use tallymesh_storage::clock::Clock;
 use tallymesh_storage::shard::QueryFailed;
 use tokio::time::Instant;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tallymesh_protocol::error::{ErrorCode, Problem};
 use tallymesh_protocol::hash::ShardId;
-use tallymesh_protocol::query::ShardQuery;
-use tallymesh_protocol::wire;
+use tallymesh_protocol::question::query::ShardQuery;
+use tallymesh_protocol::question::wire;
 use tokio::time::Instant;
 
 use super::append::SentPart;

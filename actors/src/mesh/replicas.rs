@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::ServerState;
-use tallymesh_protocol::command::{ShardSettings, encode_configure};
 use tallymesh_protocol::definition::{DefinitionSet, MetricDefinition};
+use tallymesh_protocol::event::command::{ShardSettings, encode_configure};
 use tallymesh_protocol::hash::ShardId;
 
 use super::slots::Slot;

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tallymesh_protocol::aggregate::Wants;
-use tallymesh_protocol::batch::{NO_IDENTITY, NO_VALUE, ShardBatch};
-use tallymesh_protocol::command::ShardSettings;
+use tallymesh_protocol::event::batch::{NO_IDENTITY, NO_VALUE, ShardBatch};
+use tallymesh_protocol::event::command::ShardSettings;
 use tallymesh_protocol::hash::{DEFAULT_TENANT, ShardId, event_hash, key_hash};
 use tallymesh_protocol::key::{MetricKind, encode_key};
-use tallymesh_protocol::query::{MetricSelector, ScanPlan, ShardQuery, Slice};
+use tallymesh_protocol::question::query::{MetricSelector, ScanPlan, ShardQuery, Slice};
 use tallymesh_protocol::time::Grain;
 use tallymesh_storage::clock::Clock;
 use tallymesh_storage::disk::Disk;

@@ -1,5 +1,7 @@
 //! What happens by itself: shards are told the time, and those that hold the log back write snapshots.
 
+pub(super) mod room;
+
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,10 +16,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::MeshOptions;
-use super::room::{Holding, LogDoor, LogRoom};
 use super::slots::Slots;
 use crate::raft::MeshRuntime;
 use crate::shard::Shard;
+use room::{Holding, LogDoor, LogRoom};
 
 /// How often the log is looked at: at the rate at which one node can write it, it grows by some megabytes meanwhile.
 const LOG_CHECK_INTERVAL: Duration = Duration::from_millis(200);

@@ -1,5 +1,9 @@
 //! A session that is ready for use: carries the [`Link`]'s effects out. Nothing here waits; what a call waits for is its own future.
 
+pub(super) mod endpoint;
+mod link;
+pub(super) mod wire;
+
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
@@ -15,10 +19,10 @@ use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
-use super::handshake::Hello;
-use super::link::{Effect, Link};
+use super::auth::handshake::Hello;
 use super::rpc::{Handler, PeerError, Refusal, RefusalCode, Request, Rpc};
-use super::wire::Frame;
+use link::{Effect, Link};
+use wire::Frame;
 
 /// Name of the one kind of message that travels through the library.
 const VARIANT: &str = "frame";

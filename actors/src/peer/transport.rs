@@ -3,6 +3,11 @@
 //! The library's own listener is not used (it accepts TLS connections one after the other, so that one silent client stops it); it cannot be left out, so it
 //! listens on a loopback port that nobody is told, and whatever comes from there is stopped: a session without a handshake of ours is unknown.
 
+pub(super) mod dialer;
+mod doors;
+pub(super) mod registry;
+mod source;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -19,16 +24,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::auth::credentials::Credentials;
+use super::auth::handshake::{Agreed, HandshakeError, Hello, Purpose, Refused};
 use super::bulk::BulkServer;
-use super::credentials::Credentials;
-use super::dialer::{Dialer, Dialled, Target};
-use super::doors::Doors;
-use super::handshake::{Agreed, HandshakeError, Hello, Purpose, Refused};
 use super::limits::{CONNECT_TIME_MAX, DIAL_TICK, FRAME_BYTES_MAX, HANDSHAKE_TIME_MAX, LOOK_AT_FILES_EVERY};
-use super::registry::Registry;
 use super::rpc::Handler;
 use super::session::Session;
-use super::{BootId, NodeId, source};
+use super::{BootId, NodeId};
+use dialer::{Dialer, Dialled, Target};
+use doors::Doors;
+use registry::Registry;
 
 /// A frame of the library around one of ours, in bytes.
 const ENVELOPE_BYTES_MAX: u64 = 1 << 10;
@@ -134,7 +139,7 @@ impl Transport {
     /// # Errors
     /// The library's actors did not start.
     pub async fn start(start: Start) -> Result<Self, String> {
-        let endpoint = super::endpoint::Endpoint;
+        let endpoint = super::session::endpoint::Endpoint;
         let (endpoint, endpoint_task) =
             Actor::spawn(None, endpoint, Arc::downgrade(&start.registry)).await.map_err(|e| format!("the peers' endpoint: {e}"))?;
         let me = start.me.read().clone();

@@ -22,7 +22,7 @@ const _: () = assert!(MERGED_ENTRY_BYTES_MAX <= ENTRY_BYTES_MAX);
 /// One request's batch for this shard. `ticket` is whatever the owner needs to answer it.
 #[derive(Debug)]
 pub struct Part<T> {
-    /// See [`tallymesh_protocol::command::PartView`].
+    /// See [`tallymesh_protocol::event::command::PartView`].
     pub request: u64,
     pub bytes: Bytes,
     /// Monotonic time of arrival.

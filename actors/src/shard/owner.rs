@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tallymesh_protocol::command::{encode_requests, encode_tick};
+use tallymesh_protocol::event::command::{encode_requests, encode_tick};
 use tokio::sync::oneshot;
 
 use super::commit::{Effect, GroupCommit, Input, Part};

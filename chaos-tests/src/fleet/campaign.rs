@@ -11,17 +11,17 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::gaps::rounded;
-use super::ledger::Ledger;
+use super::load::ledger::Ledger;
 use super::load::writers::WriterOptions;
-use super::load::{Load, What, probes, readers, writers};
+use super::load::{Load, What, probes, readers, stream, writers};
 use super::nemesis::plan::{Kind, Outlines, Step, plan};
 use super::nemesis::{self, Fault};
+use super::report::gaps::rounded;
 use super::report::{Material, Report};
-use super::truth::Truth;
+use super::verify::truth::Truth;
 use super::verify::{Verdict, verify};
 use super::watch::Watch;
-use super::{FOUNDED_WITHIN, Findings, Fleet, FleetOptions, stream};
+use super::{FOUNDED_WITHIN, Findings, Fleet, FleetOptions};
 
 /// Before the first fault and after the last one, so that there is something to compare with.
 const QUIET: Duration = Duration::from_secs(2);

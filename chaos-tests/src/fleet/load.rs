@@ -1,7 +1,10 @@
 //! Clients of a fleet while harm is done to it: [`writers`], [`probes`] that look whether each shard takes writes, [`readers`]. Each request leaves a [`Record`].
 
+pub mod ledger;
 pub mod probes;
 pub mod readers;
+pub mod stream;
+pub mod token;
 pub mod writers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,11 +15,11 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::http::Sent;
-use super::ledger::{Ledger, Place};
-use super::stream::{Batch, Request, request};
+use super::node::http::Sent;
 use super::watch::Watch;
 use super::{Findings, Fleet};
+use ledger::{Ledger, Place};
+use stream::{Batch, Request, request};
 
 /// How long a writer waits for an ack: longer than a node tries (`ingest.append_timeout`).
 pub const SEND_TIME_MAX: Duration = Duration::from_secs(12);

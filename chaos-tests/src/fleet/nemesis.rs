@@ -1,5 +1,6 @@
 //! Does harm by a schedule, undoes it, and waits until the fleet is well again.
 
+pub mod machine;
 pub mod plan;
 
 use std::collections::BTreeSet;
@@ -10,8 +11,8 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::Fleet;
-use super::http::Asked;
 use super::load::Load;
+use super::node::http::Asked;
 use super::node::{Life, Node};
 use super::proxy::weather::{Way, Weather, between};
 use plan::{Kind, Step};

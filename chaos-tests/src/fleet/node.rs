@@ -1,5 +1,8 @@
 //! One process of the real binary: started, signalled, killed, its log kept.
 
+pub mod credentials;
+pub mod http;
+
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};

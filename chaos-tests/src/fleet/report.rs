@@ -1,15 +1,17 @@
 //! What a run came to, for people and (as JSON) for programs.
 
+pub mod gaps;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
 
-use super::gaps::{Acks, Times, longest};
 use super::load::{Outcome, Record, What};
 use super::nemesis::Fault;
 use super::nemesis::plan::{Kind, Step};
 use super::verify::Verdict;
+use gaps::{Acks, Times, longest};
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {

@@ -1,13 +1,15 @@
 //! Every answer against the truth, from every node, once all is settled.
 
+pub mod truth;
+
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::Fleet;
+use super::load::stream::{Event, NAMES, PROBE, REVENUE};
 use super::now::{step_time, wall_ms};
-use super::stream::{Event, NAMES, PROBE, REVENUE};
-use super::truth::{Group, Tallies, Truth, compare};
+use truth::{Group, Tallies, Truth, compare};
 
 /// More than any run sends.
 pub const ALL_TIME: [(&str, &str); 2] = [("from", "2020-01-01T00:00:00Z"), ("to", "2100-01-01T00:00:00Z")];

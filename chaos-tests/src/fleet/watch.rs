@@ -13,8 +13,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::http::Asked;
 use super::node::Life;
+use super::node::http::Asked;
 use super::{Findings, Fleet};
 
 const READY_EVERY: Duration = Duration::from_millis(200);

@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use tallymesh_protocol::aggregate::Wants;
-use tallymesh_protocol::batch::{NO_IDENTITY, NO_VALUE, ShardBatch};
 use tallymesh_protocol::cardinality::{KeyBudget, MetricBudget};
-use tallymesh_protocol::command::ShardSettings;
+use tallymesh_protocol::event::batch::{NO_IDENTITY, NO_VALUE, ShardBatch};
+use tallymesh_protocol::event::command::ShardSettings;
 use tallymesh_protocol::hash::{DEFAULT_TENANT, ShardId, event_hash, identity_hash, key_hash, shard_of};
 use tallymesh_protocol::key::{MetricKind, encode_key};
-use tallymesh_protocol::query::{MetricSelector, ScanPlan, ShardQuery, Slice};
+use tallymesh_protocol::question::query::{MetricSelector, ScanPlan, ShardQuery, Slice};
 use tallymesh_protocol::time::{DAY_MS, Grain};
 
 use super::clock::BEGAN_MS;

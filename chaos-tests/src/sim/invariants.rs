@@ -14,9 +14,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use tallymesh_actors::PartOutcome;
 use tallymesh_actors::raft::runtime::{ChangedBy, StateChange};
-use tallymesh_protocol::answer::PartialAnswer;
 use tallymesh_protocol::hash::ShardId;
-use tallymesh_protocol::query::ShardQuery;
+use tallymesh_protocol::question::answer::PartialAnswer;
+use tallymesh_protocol::question::query::ShardQuery;
 
 use super::client::Write;
 use super::events::{Catalogue, Event};

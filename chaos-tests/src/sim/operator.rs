@@ -10,7 +10,7 @@ use tallymesh_actors::fleet::watch::{LEFT_TO_OTHERS, Losses, Seen};
 use tallymesh_actors::raft::runtime::scoped;
 use tallymesh_actors::raft::{Peer, RaftReplica};
 use tallymesh_actors::replicator::Replicator;
-use tallymesh_protocol::command::encode_configure;
+use tallymesh_protocol::event::command::encode_configure;
 use tallymesh_protocol::hash::ShardId;
 use tallymesh_storage::clock::Clock;
 use tallymesh_storage::disk::{PowerCut, Unsynced};

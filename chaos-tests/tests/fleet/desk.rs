@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use tallymesh_chaos_tests::fleet::http::Asked;
-use tallymesh_chaos_tests::fleet::ledger::Ledger;
+use tallymesh_chaos_tests::fleet::load::ledger::Ledger;
+use tallymesh_chaos_tests::fleet::load::stream::{Batch, DEFINITIONS, Shape};
 use tallymesh_chaos_tests::fleet::load::{Load, What, writers};
+use tallymesh_chaos_tests::fleet::node::http::Asked;
 use tallymesh_chaos_tests::fleet::now::wall_ms;
-use tallymesh_chaos_tests::fleet::stream::{Batch, DEFINITIONS, Shape};
-use tallymesh_chaos_tests::fleet::truth::Truth;
+use tallymesh_chaos_tests::fleet::verify::truth::Truth;
 use tallymesh_chaos_tests::fleet::verify::{ALL_TIME, verify};
 use tallymesh_chaos_tests::fleet::watch::Watch;
 use tallymesh_chaos_tests::fleet::{Findings, Fleet, FleetOptions};

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use tallymesh_chaos_tests::fleet::campaign::CampaignOptions;
-use tallymesh_chaos_tests::fleet::gaps::Times;
 use tallymesh_chaos_tests::fleet::nemesis::plan::Kind;
 use tallymesh_chaos_tests::fleet::report::Report;
+use tallymesh_chaos_tests::fleet::report::gaps::Times;
 use tallymesh_chaos_tests::process::binary;
 
 use super::short::passes;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use tallymesh_chaos_tests::fleet::credentials::Credentials;
+use tallymesh_chaos_tests::fleet::node::credentials::Credentials;
 use tallymesh_chaos_tests::fleet::node::{Dressing, Life};
 use tallymesh_chaos_tests::fleet::{Fleet, FleetOptions};
 

@@ -1,8 +1,8 @@
 //! Without a majority nothing is acked and nothing is said that is not known; with it again the fleet goes on by itself.
 
 use anyhow::{Result, ensure};
-use tallymesh_chaos_tests::fleet::http::{Asked, Body, Sent};
 use tallymesh_chaos_tests::fleet::load::SEND_TIME_MAX;
+use tallymesh_chaos_tests::fleet::node::http::{Asked, Body, Sent};
 
 use super::desk::{Desk, PATIENCE, options};
 

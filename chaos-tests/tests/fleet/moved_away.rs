@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::json;
-use tallymesh_chaos_tests::fleet::http::Asked;
+use tallymesh_chaos_tests::fleet::node::http::Asked;
 
 use super::desk::{Desk, PATIENCE, options};
 

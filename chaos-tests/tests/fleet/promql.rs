@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tallymesh_chaos_tests::fleet::http::{Asked, Body, Sent};
 use tallymesh_chaos_tests::fleet::load::SEND_TIME_MAX;
+use tallymesh_chaos_tests::fleet::node::http::{Asked, Body, Sent};
 use tallymesh_chaos_tests::fleet::now::{rfc3339, wall_ms};
 use tallymesh_chaos_tests::fleet::{Fleet, FleetOptions};
 use tallymesh_chaos_tests::process::binary;

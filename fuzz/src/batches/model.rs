@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tallymesh_protocol::aggregate::Wants;
-use tallymesh_protocol::batch::{NO_IDENTITY, ShardBatch};
+use tallymesh_protocol::event::batch::{NO_IDENTITY, ShardBatch};
 use tallymesh_protocol::hash::DEFAULT_TENANT;
 use tallymesh_protocol::key::{KeyView, MetricKind};
-use tallymesh_protocol::query::{DimensionRef, MetricSelector, ScanPlan, ShardQuery, Slice};
+use tallymesh_protocol::question::query::{DimensionRef, MetricSelector, ScanPlan, ShardQuery, Slice};
 use tallymesh_protocol::time::{DAY_MS, Grain};
 use tallymesh_storage::shard::{PartApplied, ShardState};
 

@@ -3,10 +3,10 @@
 use std::sync::{Arc, LazyLock};
 
 use serde_json::Value;
-use tallymesh_protocol::batch::{NO_IDENTITY, NO_VALUE, check as check_batch};
-use tallymesh_protocol::body::{BodyFormat, BodyLimits, BodyParser, EventSink};
 use tallymesh_protocol::definition::{DefinitionSet, MetricDefinition};
-use tallymesh_protocol::encode::{BatchEncoder, Door, GeneratedIds};
+use tallymesh_protocol::event::batch::{NO_IDENTITY, NO_VALUE, check as check_batch};
+use tallymesh_protocol::event::body::{BodyFormat, BodyLimits, BodyParser, EventSink};
+use tallymesh_protocol::event::encode::{BatchEncoder, Door, GeneratedIds};
 use tallymesh_protocol::event::{Event, RejectCode, Rejection};
 use tallymesh_protocol::hash::{DEFAULT_TENANT, ShardId, event_hash, identity_hash, key_hash, shard_of};
 use tallymesh_protocol::key::{MetricKind, encode_key};

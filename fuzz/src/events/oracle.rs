@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-use tallymesh_protocol::body::{BodyFormat, BodyLimits};
 use tallymesh_protocol::error::ErrorCode;
+use tallymesh_protocol::event::body::{BodyFormat, BodyLimits};
 use tallymesh_protocol::event::{Event, RejectCode as Code};
 use tallymesh_protocol::limits::{
     DIMENSION_BYTES_MAX, EVENT_ID_BYTES_MAX, EVENT_NAME_BYTES_MAX, IDENTITY_BYTES_MAX, JSON_DEPTH_MAX, REJECTED_BYTES_KEPT,

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use tallymesh_protocol::aggregate::{Accumulator, Wants};
-use tallymesh_protocol::answer::{Answer, Cell, PartialAnswer, Row};
 use tallymesh_protocol::error::Problem;
 use tallymesh_protocol::hash::ShardId;
-use tallymesh_protocol::query::{Leg, MetricQuery, PreparedQuery, QueryParams};
+use tallymesh_protocol::question::answer::{Answer, Cell, PartialAnswer, Row};
+use tallymesh_protocol::question::query::{Leg, MetricQuery, PreparedQuery, QueryParams};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{DEFINITIONS, Setting};

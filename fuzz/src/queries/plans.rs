@@ -1,8 +1,8 @@
 //! A plan reads every moment of its range once, in the step it belongs to, at grains whose windows meet there.
 
 use tallymesh_protocol::limits::POINTS_PER_GROUP_MAX;
-use tallymesh_protocol::plan::QueryPlan;
-use tallymesh_protocol::query::PreparedQuery;
+use tallymesh_protocol::question::plan::QueryPlan;
+use tallymesh_protocol::question::query::PreparedQuery;
 
 /// Days, hours and minutes at either edge of a step.
 const SLICES_A_STEP_MAX: usize = 5;

@@ -14,11 +14,11 @@ use tallymesh_storage::clock::{Clock, SystemClock};
 
 use super::client::CliError;
 use super::output::{OutputArgs, Table};
-use crate::bench::gauges::Gauges;
-use crate::bench::load::{Outcome, Plan, percentile, run as run_load};
-use crate::bench::queries;
-use crate::bench::server::{ServerUnderTest, Usage};
-use crate::bench::stream::{Body, Shape, Stream};
+use crate::traffic::bench::gauges::Gauges;
+use crate::traffic::bench::load::{Outcome, Plan, percentile, run as run_load};
+use crate::traffic::bench::queries;
+use crate::traffic::bench::server::{ServerUnderTest, Usage};
+use crate::traffic::bench::stream::{Body, Shape, Stream};
 
 /// How long sealing may take after the last write, beyond the lateness that the node is given.
 const SEALED_WITHIN: Duration = Duration::from_secs(120);

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use serde_json::json;
 use tallymesh_chaos_tests::fleet::campaign::{CampaignOptions, Progress as RunProgress, run as run_campaign};
-use tallymesh_chaos_tests::fleet::gaps::Times;
 use tallymesh_chaos_tests::fleet::nemesis::plan::Kind;
 use tallymesh_chaos_tests::fleet::report::Report;
+use tallymesh_chaos_tests::fleet::report::gaps::Times;
 use tokio::sync::watch;
 
 use super::client::CliError;
+use super::output::progress::{Progress, Unit};
 use super::output::{Format, OutputArgs, Table, print_json, print_text};
-use super::progress::{Progress, Unit};
 use crate::boot::interrupted;
 
 const EXAMPLES: &str = "\

@@ -1,5 +1,7 @@
 //! What every command that talks to a node shares: the address, the HTTP client, and errors with their exit codes.
 
+pub mod sender;
+
 use std::process::ExitCode;
 use std::time::Duration;
 

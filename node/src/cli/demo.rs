@@ -12,14 +12,13 @@ use std::time::Duration;
 
 use tallymesh_storage::clock::{Clock, SystemClock};
 
+use super::client::sender::{Sender, Totals};
 use super::client::{CliError, Client, ServerArgs};
 use super::output::grouped;
-use super::sender::{Sender, Totals};
-use crate::boot::{Machine, RunningNode, interrupted};
+use crate::boot::{Machine, RunningNode, interrupted, logs};
 use crate::config::{Config, Sources};
-use crate::demo::definitions::definitions;
-use crate::demo::feed::backfill_rate;
-use crate::logs;
+use crate::traffic::demo::definitions::definitions;
+use crate::traffic::demo::feed::backfill_rate;
 
 const DATA_DIR: &str = "./tallymesh-data/demo";
 const HTTP: &str = "127.0.0.1:7070";

@@ -1,5 +1,8 @@
 //! Results on the terminal, for programs (`json`) and for spreadsheets (`csv`).
 
+pub(super) mod paint;
+pub(super) mod progress;
+
 use std::io::{IsTerminal, Write};
 
 use comfy_table::presets::{NOTHING, UTF8_FULL_CONDENSED};
@@ -80,7 +83,7 @@ impl Table {
                 if i > 0 {
                     out.push(',');
                 }
-                out.push_str(&tallymesh_protocol::answer::csv_field(&field));
+                out.push_str(&tallymesh_protocol::question::answer::csv_field(&field));
             }
             out.push_str("\r\n");
         };

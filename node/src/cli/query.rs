@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 
 use reqwest::Method;
 use serde_json::Value;
-use tallymesh_protocol::answer::{Answer, Receipt, Row};
+use tallymesh_protocol::question::answer::{Answer, Receipt, Row};
 
 use super::client::{CliError, Client, ServerArgs};
 use super::output::{Format, OutputArgs, Table, print_text};
@@ -211,7 +211,7 @@ fn footer(receipt: &Receipt) -> String {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use tallymesh_protocol::answer::{Compared, ShardsAnswered};
+    use tallymesh_protocol::question::answer::{Compared, ShardsAnswered};
 
     use super::*;
 

@@ -18,10 +18,10 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use self::file::Batches;
 use self::made_up::MadeUp;
+use super::client::sender::{Batch, Sender, Totals};
 use super::client::{CliError, Client, ServerArgs};
+use super::output::progress::{Progress, Unit};
 use super::output::{Format, OutputArgs, grouped, print_json, print_text, printable};
-use super::progress::{Progress, Unit};
-use super::sender::{Batch, Sender, Totals};
 
 const COUNT_DEFAULT: u64 = 50_000;
 /// Batches that wait between the reader and the senders.

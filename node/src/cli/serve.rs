@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use rustix::process::Signal;
 
 use super::CliError;
-use crate::boot::{Machine, RunningNode, interrupted};
+use crate::boot::{Machine, RunningNode, interrupted, logs};
 use crate::config::{Config, Sources};
-use crate::logs;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -53,7 +53,7 @@ pub struct TailArgs {
 
 pub async fn run(args: TailArgs) -> Result<(), CliError> {
     for text in &args.filter {
-        tallymesh_protocol::filter::Filter::parse(text).map_err(|e| CliError::Usage(format!("--filter {text}: {e}")))?;
+        tallymesh_protocol::question::filter::Filter::parse(text).map_err(|e| CliError::Usage(format!("--filter {text}: {e}")))?;
     }
     let client = Client::new(&args.server)?;
     tokio::select! {

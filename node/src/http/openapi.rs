@@ -11,9 +11,9 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tallymesh_protocol::answer::Answer;
 use tallymesh_protocol::error::{ErrorCode, Problem};
 use tallymesh_protocol::event::RejectCode;
+use tallymesh_protocol::question::answer::Answer;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -49,7 +49,7 @@ pub use problems::{
         (name = "prometheus", description = "PromQL over the same numbers, for Grafana and promtool: Prometheus' own shapes of answers and errors."),
         (name = "pages", description = "For people, and this document."),
     ),
-    components(schemas(Problem, ErrorCode, RejectCode, Answer, super::prometheus::ErrorBody, bodies::Event, bodies::Query))
+    components(schemas(Problem, ErrorCode, RejectCode, Answer, super::read::prometheus::ErrorBody, bodies::Event, bodies::Query))
 )]
 struct Frame;
 
@@ -127,7 +127,7 @@ fn finished(mut document: Value) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::dashboard;
+    use super::super::pages::dashboard;
     use super::*;
 
     #[test]
@@ -150,7 +150,7 @@ mod tests {
         let operation = &document()["paths"]["/v1/query"]["get"];
         let mut documented: Vec<&str> =
             operation["parameters"].as_array().expect("a list").iter().filter_map(|p| p["name"].as_str()).collect();
-        let mut taken: Vec<&str> = tallymesh_protocol::query::PARAMETERS.into_iter().chain(["format"]).collect();
+        let mut taken: Vec<&str> = tallymesh_protocol::question::query::PARAMETERS.into_iter().chain(["format"]).collect();
         documented.sort_unstable();
         taken.sort_unstable();
         assert_eq!(documented, taken);

@@ -1,5 +1,10 @@
 //! The listener: a bounded number of connections, each bounded in what it may hold and how long it may dawdle; HTTP/1.1 and HTTP/2 on one port.
 
+pub(super) mod body;
+pub(super) mod context;
+mod stream;
+pub(super) mod waiting;
+
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,13 +27,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use super::context::Peer;
-use super::stream::{self, ClientStream, Heard};
 use super::{App, AppState, router};
+use crate::boot::open_files::connections_that_fit;
 use crate::limits::{
     ACCEPT_PAUSE, CONNECTION_BUFFER_BYTES_MAX, HTTP2_PING_INTERVAL, HTTP2_PING_TIMEOUT, HTTP2_STREAMS_MAX, RETRY_AFTER_MS,
 };
-use crate::open_files::connections_that_fit;
+use context::Peer;
+use stream::{ClientStream, Heard};
 
 /// When the node ends, a connection is told so with its next answer; one that brings no request is closed once nothing has come over it for so long.
 /// Closed any earlier, a request that is on its way would meet nobody.

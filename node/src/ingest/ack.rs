@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use tallymesh_protocol::event::{RejectCode, Rejection};
-use tallymesh_protocol::token::WriteToken;
+use tallymesh_protocol::question::token::WriteToken;
 use utoipa::ToSchema;
 
 use super::Appended;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tallymesh_actors::tail::TailEvent;
-use tallymesh_protocol::body::{BodyFormat, BodyLimits, BodyParser, EventSink};
 use tallymesh_protocol::definition::DefinitionSet;
-use tallymesh_protocol::encode::{BatchEncoder, Door, Encoded, GeneratedIds};
 use tallymesh_protocol::error::Problem;
+use tallymesh_protocol::event::body::{BodyFormat, BodyLimits, BodyParser, EventSink};
+use tallymesh_protocol::event::encode::{BatchEncoder, Door, Encoded, GeneratedIds};
 use tallymesh_protocol::event::{Event, RejectCode, Rejection};
 use tallymesh_storage::dead_letters::NewLetter;
 

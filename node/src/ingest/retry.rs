@@ -4,10 +4,10 @@
 //! cut short and done again counts once.
 
 use serde::Serialize;
-use tallymesh_protocol::encode::{BatchEncoder, GeneratedIds};
 use tallymesh_protocol::error::{ErrorCode, Problem};
+use tallymesh_protocol::event::encode::{BatchEncoder, GeneratedIds};
+use tallymesh_protocol::event::parse::parse_event;
 use tallymesh_protocol::event::{RejectCode, Rejection};
-use tallymesh_protocol::parse::parse_event;
 use tallymesh_storage::StorageError;
 use tallymesh_storage::dead_letters::DeadLetter;
 use utoipa::ToSchema;

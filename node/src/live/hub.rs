@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tallymesh_protocol::answer::Answer;
 use tallymesh_protocol::error::{ErrorCode, Problem};
-use tallymesh_protocol::query::QueryParams;
+use tallymesh_protocol::question::answer::Answer;
+use tallymesh_protocol::question::query::QueryParams;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::topic::{Moment, Topic};
 use super::watcher::Watcher;
-use crate::life::Life;
+use crate::boot::life::Life;
 use crate::limits::{LIVE_EVALUATIONS_MAX, LIVE_INLINE_ROWS_MAX, RETRY_AFTER_MS};
 use crate::metrics::Counter;
 

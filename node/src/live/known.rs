@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
 use serde_json::error::Error;
-use tallymesh_protocol::answer::{Answer, Receipt, Row};
+use tallymesh_protocol::question::answer::{Answer, Receipt, Row};
 
 use crate::limits::{LIVE_DELTAS_SHARED_MAX, LIVE_REMOVED_MAX};
 

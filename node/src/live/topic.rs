@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tallymesh_protocol::answer::Answer;
 use tallymesh_protocol::error::{ErrorCode, Problem};
-use tallymesh_protocol::query::QueryParams;
+use tallymesh_protocol::question::answer::Answer;
+use tallymesh_protocol::question::query::QueryParams;
 use tallymesh_protocol::time::MINUTE_MS;
 use tokio::sync::Notify;
 

@@ -124,7 +124,7 @@ fn metric(url: &str, name: &str) -> f64 {
 fn five_thousand_idle_connections_cost_little_and_the_node_goes_on() {
     const IDLE: usize = 5_000;
     // As most shells and service managers start it: fewer files than connections, unless the node raises the limit itself.
-    tallymesh_node::open_files::raise_limit();
+    tallymesh_node::boot::open_files::raise_limit();
     let dir = tempfile::tempdir().expect("temporary directory");
     let mut program = Command::new("sh");
     program.args(["-c", "ulimit -Sn 1024; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_tallymesh")]);

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
-use tallymesh_protocol::batch::ArchivedShardBatch;
+use tallymesh_protocol::event::batch::ArchivedShardBatch;
 
 /// A node tries again within the deadline of one request, which is far shorter, in milliseconds of the log's time.
 pub const ANSWER_LIFE_MS: i64 = 60_000;

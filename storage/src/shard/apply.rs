@@ -1,8 +1,8 @@
 //! One log entry after the other.
 
 use rkyv::util::AlignedVec;
-use tallymesh_protocol::batch::{self, ArchivedShardBatch, BATCH_ALIGN, BatchError};
-use tallymesh_protocol::command::{CommandBody, CommandError, CommandView, PartView, ShardSettings};
+use tallymesh_protocol::event::batch::{self, ArchivedShardBatch, BATCH_ALIGN, BatchError};
+use tallymesh_protocol::event::command::{CommandBody, CommandError, CommandView, PartView, ShardSettings};
 use tallymesh_protocol::time::{DAY_MS, Grain};
 
 use super::answers::{Answered, Asked};

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use tallymesh_protocol::query::TimeRange;
+use tallymesh_protocol::question::query::TimeRange;
 use tallymesh_protocol::time::DAY_MS;
 
 /// Days told apart; rows of more count as changes of every day.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use tallymesh_protocol::command::ShardSettings;
+use tallymesh_protocol::event::command::ShardSettings;
 
 use super::Counters;
 use super::answers::SavedAnswers;

@@ -1,8 +1,8 @@
 //! Answering one query in two steps: what to read is settled under the shard's lock, reading it needs none.
 
 use tallymesh_protocol::aggregate::Wants;
-use tallymesh_protocol::answer::{GroupKey, OtherEvents, PartialAnswer};
-use tallymesh_protocol::query::{ScanPlan, ShardQuery, Slice};
+use tallymesh_protocol::question::answer::{GroupKey, OtherEvents, PartialAnswer};
+use tallymesh_protocol::question::query::{ScanPlan, ShardQuery, Slice};
 
 use super::ShardState;
 use super::keys::KeyId;

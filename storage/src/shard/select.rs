@@ -2,10 +2,10 @@
 //! the numbers of dimension values.
 
 use hashbrown::HashMap;
-use tallymesh_protocol::answer::GroupKey;
 use tallymesh_protocol::cardinality::OTHER;
 use tallymesh_protocol::key::MetricKind;
-use tallymesh_protocol::query::{DimensionFilter, DimensionRef, MetricSelector, ShardQuery};
+use tallymesh_protocol::question::answer::GroupKey;
+use tallymesh_protocol::question::query::{DimensionFilter, DimensionRef, MetricSelector, ShardQuery};
 
 use super::keys::{KeyId, KeyTable, MetricKeys, NULL, ValueId};
 use crate::windows::{KeyClass, KeyGroups};

@@ -14,7 +14,7 @@ use crate::dedup::{Dedup, DedupSave, SavedDedup};
 use crate::files::{Commit, FileRef, ShardFiles};
 use crate::planted::{self, Bug};
 use crate::windows::{SavedWindows, WindowStore, WindowsSave};
-use tallymesh_protocol::command::ShardSettings;
+use tallymesh_protocol::event::command::ShardSettings;
 
 /// A shard at one moment, ready to be written.
 pub struct ShardSave {

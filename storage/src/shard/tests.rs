@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use tallymesh_protocol::aggregate::Wants;
-use tallymesh_protocol::batch::{BatchError, ShardBatch};
-use tallymesh_protocol::command::{ShardSettings, encode_batches, encode_configure, encode_requests, encode_tick};
+use tallymesh_protocol::event::batch::{BatchError, ShardBatch};
+use tallymesh_protocol::event::command::{ShardSettings, encode_batches, encode_configure, encode_requests, encode_tick};
 use tallymesh_protocol::hash::key_hash;
 use tallymesh_protocol::key::{MetricKind, encode_key};
-use tallymesh_protocol::query::{DimensionFilter, DimensionRef, MetricSelector, ScanPlan, ShardQuery, Slice};
+use tallymesh_protocol::question::query::{DimensionFilter, DimensionRef, MetricSelector, ScanPlan, ShardQuery, Slice};
 use tallymesh_protocol::time::{DAY_MS, Grain};
 
 use super::*;

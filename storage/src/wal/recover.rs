@@ -1,5 +1,7 @@
 //! Opening a log: reads the segments, tells torn tails from damage, rebuilds the groups, and starts a new segment.
 
+mod replay;
+
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,13 +9,14 @@ use std::sync::Arc;
 use super::format::{
     self, ALIGN, BadSegmentHeader, Kind, NO_GROUP, Place, RECORD_HEADER_BYTES, Record, RecordHead, SEGMENT_HEADER_BYTES, VERSION,
 };
-use super::replay::Replay;
+use super::segment::checkpoint;
 use super::shared::Shared;
 use super::writer::{ClosedSegment, WalWriter, WriterParts};
-use super::{Opened, Wal, WalOptions, checkpoint, segment};
+use super::{Opened, Wal, WalOptions, segment};
 use crate::StorageError;
 use crate::clock::Clock;
 use crate::disk::{Disk, replace_file, temporary_name};
+use replay::Replay;
 
 /// What opening a log found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! Segment files: names, creation, reading one record back.
 
+pub(super) mod checkpoint;
+
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;

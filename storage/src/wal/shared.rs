@@ -1,6 +1,9 @@
 //! What the handles and the writer share, under one lock: the queue, and the groups as the queued requests will leave them. One lock, so that the
 //! order of the queue is the order in which the requests took effect.
 
+pub(super) mod index;
+pub(super) mod request;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -11,12 +14,12 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::format::{NO_GROUP, Place};
-use super::index::{Cache, GroupIndex, Slot};
-use super::request::{Op, Request, check, take_effect};
 use super::stats::{GroupStats, Pin, WalStats};
 use super::{Done, GroupState, LogEntry, WalOptions, segment};
 use crate::StorageError;
 use crate::disk::Disk;
+use index::{Cache, GroupIndex, Slot};
+use request::{Op, Request, check, take_effect};
 
 /// A read that meets a segment which was removed meanwhile looks again this often; each time the log's start has moved on.
 const READ_ATTEMPTS_MAX: usize = 8;

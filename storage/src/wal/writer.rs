@@ -1,20 +1,23 @@
 //! Writes what is queued: all of it, then one sync, then the callbacks. Synchronous and without a thread of its own, so that a simulation can step it.
 
+pub(super) mod on_disk;
+pub(super) mod runner;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::format::{self, Kind, NO_INDEX, Place, RecordHead, record_bytes};
-use super::on_disk::GroupOnDisk;
-use super::request::{Op, Request};
-use super::segment::{self, OpenSegment};
+use super::segment::{self, OpenSegment, checkpoint};
+use super::shared::request::{Op, Request};
 use super::shared::{Placed, Shared, Work, Written};
-use super::{MARK_AFTER_IDLE, WalOptions, checkpoint};
+use super::{MARK_AFTER_IDLE, WalOptions};
 use crate::StorageError;
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::planted::{self, Bug};
+use on_disk::GroupOnDisk;
 
 /// Least room on the disk for a mark, which nobody waits for.
 const MARK_FREE_BYTES_MIN: u64 = 1 << 20;

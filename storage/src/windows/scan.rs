@@ -7,8 +7,8 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tallymesh_protocol::aggregate::{Accumulator, Distinct, IdentitySet, Wants};
-use tallymesh_protocol::answer::{Cell, StepCounts};
-use tallymesh_protocol::query::{ScanPlan, Slice};
+use tallymesh_protocol::question::answer::{Cell, StepCounts};
+use tallymesh_protocol::question::query::{ScanPlan, Slice};
 use tallymesh_protocol::time::{Grain, MINUTE_MS};
 
 use super::block::{Block, WindowRef};

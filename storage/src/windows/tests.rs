@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use rkyv::util::AlignedVec;
 use tallymesh_protocol::aggregate::{Accumulator, Wants};
-use tallymesh_protocol::query::{ScanPlan, Slice};
+use tallymesh_protocol::question::query::{ScanPlan, Slice};
 use tallymesh_protocol::time::{DAY_MS, Grain, HOUR_MS, MINUTE_MS};
 
 use super::*;

@@ -9,8 +9,8 @@ use tallymesh_protocol::hash::ShardId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::super::NodeId;
-use super::super::credentials::Credentials;
-use super::super::handshake::{HandshakeError, Hello, Purpose};
+use super::super::auth::credentials::Credentials;
+use super::super::auth::handshake::{HandshakeError, Hello, Purpose};
 use super::super::limits::BULK_BLOCK_BYTES;
 use super::super::transport::{Stream, dial};
 use super::server::in_time;

@@ -10,7 +10,7 @@ use tallymesh_protocol::hash::ShardId;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Semaphore;
 
-use super::super::handshake::Hello;
+use super::super::auth::handshake::Hello;
 use super::super::limits::{BULK_BLOCK_BYTES, BULK_STALL_MAX, BULK_STREAMS_MAX};
 use super::{ASK_BYTES_MAX, ASK_VERSION, Ask, Pace, STATUS_BUSY, STATUS_FAILED, STATUS_NOT_FOUND, STATUS_OK, is_plain_name};
 

@@ -5,8 +5,8 @@ use tallymesh_protocol::hash::ShardId;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::peer::credentials::Credentials;
-use crate::peer::handshake::{self, Hello, Secret};
+use crate::peer::auth::credentials::Credentials;
+use crate::peer::auth::handshake::{self, Hello, Secret};
 use crate::peer::{BootId, NodeId};
 use bytes::Bytes;
 use std::io;

@@ -6,11 +6,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
-use crate::peer::credentials::Credentials;
-use crate::peer::handshake::Purpose;
+use crate::peer::auth::credentials::Credentials;
+use crate::peer::auth::handshake::Purpose;
+use crate::peer::auth::tls::testing::{Ca, Like};
 use crate::peer::limits::{FRAME_BYTES_MAX, HANDSHAKE_TIME_MAX, HANDSHAKES_OF_ONE_MAX};
-use crate::peer::tls::testing::{Ca, Like};
-use crate::peer::wire::{self, FrameKind, Head};
+use crate::peer::session::wire::{self, FrameKind, Head};
 
 /// Two nodes, in the clear and with TLS.
 async fn pairs(dir: &std::path::Path) -> [(Node, Node); 2] {

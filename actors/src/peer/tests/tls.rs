@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::peer::tls::testing::{Ca, Like};
+use crate::peer::auth::tls::testing::{Ca, Like};
 use crate::peer::{PeerStartError, TlsFiles};
 
 async fn with(tls: &TlsFiles, node: u128, cookie: &str) -> Node {

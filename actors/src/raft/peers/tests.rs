@@ -6,7 +6,7 @@ use std::path::Path;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use openraft::ServerState;
-use tallymesh_protocol::command::{encode_batches, encode_tick};
+use tallymesh_protocol::event::command::{encode_batches, encode_tick};
 use tallymesh_storage::clock::SystemClock;
 use tallymesh_storage::disk::{Disk, SimDisk};
 use tallymesh_storage::wal::{Wal, WalOptions, WalThread};

@@ -8,9 +8,9 @@ use anyhow::{Context, Result, ensure};
 use tokio::time::MissedTickBehavior;
 
 use super::{Load, What};
+use crate::fleet::load::stream::{Batch, Shape};
+use crate::fleet::load::token;
 use crate::fleet::now::wall_ms;
-use crate::fleet::stream::{Batch, Shape};
-use crate::fleet::token;
 
 /// Writers of probes have numbers from here on.
 const FIRST_PROBE: u16 = 10_000;

@@ -9,8 +9,8 @@ use rand::{Rng, SeedableRng};
 use serde_json::Value;
 
 use super::{Load, Outcome, What};
-use crate::fleet::http::{Asked, single};
-use crate::fleet::stream::NAMES;
+use crate::fleet::load::stream::NAMES;
+use crate::fleet::node::http::{Asked, single};
 use crate::fleet::verify::ALL_TIME;
 
 /// A reader waits this long; it asks for less.

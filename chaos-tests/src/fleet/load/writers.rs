@@ -12,10 +12,10 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::readers::read_back;
 use super::{Load, What};
-use crate::fleet::http::Body;
-use crate::fleet::ledger::Place;
+use crate::fleet::load::ledger::Place;
+use crate::fleet::load::stream::{Batch, Request, Shape, request};
+use crate::fleet::node::http::Body;
 use crate::fleet::now::wall_ms;
-use crate::fleet::stream::{Batch, Request, Shape, request};
 
 /// Retries at once; then a batch waits for the run's end.
 const RETRIES_MAX: u32 = 4;

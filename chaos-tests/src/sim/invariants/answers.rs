@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use tallymesh_actors::raft::CommandOutcome;
 use tallymesh_actors::raft::runtime::StateChange;
-use tallymesh_protocol::answer::PartialAnswer;
 use tallymesh_protocol::hash::ShardId;
-use tallymesh_protocol::query::{MetricSelector, ShardQuery};
+use tallymesh_protocol::question::answer::PartialAnswer;
+use tallymesh_protocol::question::query::{MetricSelector, ShardQuery};
 
 use super::super::events::NAMES;
 use super::history::History;
@@ -37,7 +37,7 @@ pub fn check(node: u64, shard: ShardId, query: &ShardQuery, answer: &PartialAnsw
             figures.max = figures.max.max(value);
         }
     }
-    let of_cell = |cell: &tallymesh_protocol::answer::Cell| {
+    let of_cell = |cell: &tallymesh_protocol::question::answer::Cell| {
         let v = &cell.values;
         (cell.bucket, Figures { count: v.count, values: v.value_count, sum: v.sum, min: v.min, max: v.max })
     };

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use tallymesh_actors::raft::LogId;
-use tallymesh_protocol::batch;
-use tallymesh_protocol::command::{CommandBody, CommandView};
+use tallymesh_protocol::event::batch;
+use tallymesh_protocol::event::command::{CommandBody, CommandView};
 use tallymesh_storage::shard::answers::ANSWER_LIFE_MS;
 
 use super::super::events::Event;

@@ -1,7 +1,7 @@
 //! Reads see what was acked before they began; reads with a token see the write that the token names.
 
-use tallymesh_protocol::answer::PartialAnswer;
 use tallymesh_protocol::hash::ShardId;
+use tallymesh_protocol::question::answer::PartialAnswer;
 
 pub fn check(node: u64, shard: ShardId, floor: Option<u64>, answer: &PartialAnswer) -> Result<(), String> {
     match floor {

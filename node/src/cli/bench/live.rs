@@ -7,12 +7,12 @@ use tallymesh_storage::clock::{Clock, SystemClock};
 use tokio::time::Instant;
 
 use super::{CliError, ServerUnderTest, Table, percentile, row};
-use crate::bench::gauges::Gauges;
-use crate::bench::live::{Audience, Told, body_events, last_delays, send_steadily};
-use crate::bench::server::Usage;
-use crate::bench::stream::{Body, Shape, Stream};
+use crate::boot::open_files;
 use crate::cli::output::OutputArgs;
-use crate::open_files;
+use crate::traffic::bench::gauges::Gauges;
+use crate::traffic::bench::live::{Audience, Told, body_events, last_delays, send_steadily};
+use crate::traffic::bench::server::Usage;
+use crate::traffic::bench::stream::{Body, Shape, Stream};
 
 /// Nothing of these events is ever sent: nobody is told anything but that the stream is alive.
 const IDLE_QUERIES: usize = 16;

@@ -8,10 +8,10 @@ use tallymesh_storage::clock::{Clock, SystemClock};
 use tokio::time::Instant;
 
 use super::{CliError, Plan, SETTLE_LATENESS, ServerUnderTest, StreamArgs, Table, Target, percentile, rounded, row, run_load};
-use crate::bench::dashboard::{self, Dashboards};
-use crate::bench::freshness;
-use crate::bench::load::Connection;
 use crate::cli::output::OutputArgs;
+use crate::traffic::bench::dashboard::{self, Dashboards};
+use crate::traffic::bench::freshness;
+use crate::traffic::bench::load::Connection;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::super::output::paint::Paint;
 use super::super::output::printable;
-use super::super::paint::Paint;
 use super::view::{Change, Cluster, Health, Node, Shard, State, ranges};
 
 /// Cells in a line of shards.

@@ -10,8 +10,8 @@ use tallymesh_storage::clock::{Clock, SystemClock};
 use tokio::time::MissedTickBehavior;
 
 use super::super::client::{CliError, Client, ServerArgs};
+use super::super::output::paint::Paint;
 use super::super::output::{Format, OutputArgs, Table, print_json, print_text};
-use super::super::paint::Paint;
 use super::picture::{picture, told};
 use super::view::{Cluster, Health};
 use crate::boot::interrupted;

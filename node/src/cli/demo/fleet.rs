@@ -11,16 +11,16 @@ use tallymesh_storage::clock::{Clock, SystemClock};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::super::client::sender::Sender;
 use super::super::client::{CliError, Client, ServerArgs};
 use super::super::output::grouped;
-use super::super::sender::Sender;
 use super::nodes::{Nodes, how};
 use super::plan::Plan;
 use super::screen::{Look, Screen, Traffic, banner};
 use super::traffic::{Sent, backfill, live};
 use super::{DemoArgs, HTTP, RETRY_FOR};
 use crate::boot::interrupted;
-use crate::demo::definitions::definitions;
+use crate::traffic::demo::definitions::definitions;
 
 /// The nodes found a cluster and every shard has a leader within this time.
 const READY_TIME_MAX: Duration = Duration::from_secs(90);

@@ -188,7 +188,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("directory");
         let plan = Plan::make(dir.path(), 3, "127.0.0.1:0").expect("planned");
         assert_eq!(plan.nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["n1", "n2", "n3"]);
-        plan.write(&crate::demo::definitions::definitions()).expect("written");
+        plan.write(&crate::traffic::demo::definitions::definitions()).expect("written");
         let peers = |plan: &Plan| plan.nodes.iter().map(|node| node.peer).collect::<Vec<_>>();
         let again = Plan::make(dir.path(), 3, "127.0.0.1:0").expect("planned");
         assert_eq!(peers(&again), peers(&plan));
@@ -212,7 +212,7 @@ mod tests {
     fn file_is_a_configuration_and_the_arguments_name_every_founder() {
         let dir = tempfile::tempdir().expect("directory");
         let plan = Plan::make(dir.path(), 2, "127.0.0.1:0").expect("planned");
-        let definitions = crate::demo::definitions::definitions();
+        let definitions = crate::traffic::demo::definitions::definitions();
         plan.write(&definitions).expect("written");
         let table: toml::Table = fs::read_to_string(&plan.file).expect("read").parse().expect("TOML");
         assert_eq!(table["metrics"].as_array().map(Vec::len), Some(definitions.len()));

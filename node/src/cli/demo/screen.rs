@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::Instant;
 
 use super::super::output::grouped;
-use super::super::paint::Paint;
+use super::super::output::paint::Paint;
 use super::nodes::Nodes;
 
 /// Elsewhere than on a terminal the line is printed this often.

@@ -7,10 +7,10 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::super::client::CliError;
-use super::super::progress::{Progress, Unit};
-use super::super::sender::{Batch, Sender, Totals};
-use crate::demo::feed::{BACKFILL_MS, Feed, backfill_rate};
-use crate::demo::traffic::Traffic;
+use super::super::client::sender::{Batch, Sender, Totals};
+use super::super::output::progress::{Progress, Unit};
+use crate::traffic::demo::feed::{BACKFILL_MS, Feed, backfill_rate};
+use crate::traffic::demo::traffic::Traffic;
 
 const SEED: u64 = 7;
 const BACKFILL_BATCH_EVENTS: usize = 10_000;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tallymesh_protocol::hash::key_hash;
 
 use crate::cli::client::CliError;
-use crate::cli::sender::Batch;
+use crate::cli::client::sender::Batch;
 
 /// A batch is sent before it grows past this, in bytes of NDJSON; well under what a node takes in one body.
 const BATCH_BYTES_MAX: usize = 6 << 20;

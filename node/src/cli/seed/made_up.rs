@@ -2,9 +2,9 @@
 
 use tallymesh_protocol::time::DAY_MS;
 
-use crate::cli::sender::Batch;
-use crate::demo::sample::SampleEvent;
-use crate::demo::traffic::Traffic;
+use crate::cli::client::sender::Batch;
+use crate::traffic::demo::sample::SampleEvent;
+use crate::traffic::demo::traffic::Traffic;
 
 /// Each pass aims a little below what is missing, so that it ends at `to_ms` and not before; the next fills the rest.
 const AIM: f64 = 0.8;

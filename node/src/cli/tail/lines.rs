@@ -1,7 +1,7 @@
 //! One event as one line for people, or as a record of CSV.
 
 use serde_json::Value;
-use tallymesh_protocol::answer::csv_field;
+use tallymesh_protocol::question::answer::csv_field;
 use tallymesh_protocol::time::rfc3339;
 
 use crate::cli::output::printable;

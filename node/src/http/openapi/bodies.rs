@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 
 use serde_json::{Map, Value, json};
-use tallymesh_protocol::answer::Answer;
 use tallymesh_protocol::error::Problem;
 use tallymesh_protocol::limits::{EVENT_ID_BYTES_MAX, EVENT_NAME_BYTES_MAX, QUERIES_MAX};
+use tallymesh_protocol::question::answer::Answer;
 use utoipa::openapi::schema::Schema;
 use utoipa::openapi::{Object, RefOr};
 use utoipa::{PartialSchema, ToSchema};

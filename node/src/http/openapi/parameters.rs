@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tallymesh_protocol::limits::{
     AGGREGATES_MAX, DIMENSION_BYTES_MAX, FILTERS_MAX, GROUP_BY_MAX, QUERY_TIMEOUT_MS_MAX, ROWS_DEFAULT, ROWS_MAX,
 };
-use tallymesh_protocol::token::TOKEN_CHARS_MAX;
+use tallymesh_protocol::question::token::TOKEN_CHARS_MAX;
 use utoipa::IntoParams;
 use utoipa::openapi::path::{Parameter, ParameterIn};
 
@@ -155,7 +155,7 @@ macro_rules! parameters {
 
 parameters! {
     QueryParameters: queried(&QUERY_PARAMETERS, &["metric"]);
-    NamedParameters: queried(&super::super::named::PARAMETERS, &[]);
+    NamedParameters: queried(&super::super::read::named::PARAMETERS, &[]);
     NumberParameters: numbers();
     DailyParameters: daily();
     ListParameters: list();
@@ -219,7 +219,7 @@ fn numbers() -> Vec<Parameter> {
                 figures for Prometheus.";
     let mut all =
         vec![parameter(ParameterIn::Query, "name", name, false, json!({"type": "string", "minLength": 1, "examples": ["page_views"]}))];
-    for name in super::super::seed::NUMBERS_PARAMETERS.into_iter().filter(|name| *name != "name") {
+    for name in super::super::read::seed::NUMBERS_PARAMETERS.into_iter().filter(|name| *name != "name") {
         let (description, mut schema) = described(name);
         if name == "agg" {
             schema = json!({"type": "string", "pattern": AGGREGATE_PATTERN, "default": "count"});

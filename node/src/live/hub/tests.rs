@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use tallymesh_protocol::answer::{Receipt, Row, ShardsAnswered};
+use tallymesh_protocol::question::answer::{Receipt, Row, ShardsAnswered};
 use tokio::time::Instant;
 
 use super::*;

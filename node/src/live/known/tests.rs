@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use tallymesh_protocol::answer::ShardsAnswered;
+use tallymesh_protocol::question::answer::ShardsAnswered;
 
 use super::*;
 

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use tallymesh_protocol::answer::{OtherEvents, PartialAnswer};
 use tallymesh_protocol::cardinality::{KeyBudget, MetricBudget, OTHER};
+use tallymesh_protocol::question::answer::{OtherEvents, PartialAnswer};
 
 use super::*;
 

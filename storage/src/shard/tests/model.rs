@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use tallymesh_protocol::answer::GroupKey;
 use tallymesh_protocol::hash::{event_hash, identity_hash};
+use tallymesh_protocol::question::answer::GroupKey;
 
 use super::*;
 

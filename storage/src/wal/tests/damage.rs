@@ -107,10 +107,10 @@ fn a_missing_first_segment_stops_the_groups_with_entries_in_it() {
 
 /// A log whose only segment begins with a checkpoint of one group with these live entries, and goes on with `records`.
 fn after_checkpoint(live: (u64, u64), records: &[(format::Kind, u64)]) -> SimDisk {
-    let mut group = on_disk::GroupOnDisk::default();
+    let mut group = writer::on_disk::GroupOnDisk::default();
     group.append(live.0, 1);
     group.append(live.1, 1);
-    let checkpoint = checkpoint::encode(BTreeMap::from([(1, group)]).iter());
+    let checkpoint = segment::checkpoint::encode(BTreeMap::from([(1, group)]).iter());
     let mut bytes = format::segment_header(2).to_vec();
     let mut push = |kind, group, index, sequence, body: &[u8]| {
         let head = format::RecordHead { kind, group, index, synced: 0, sequence };

@@ -1,7 +1,7 @@
 //! What happens to windows over time.
 
-use tallymesh_protocol::plan::{Retention, plan as plan_query};
-use tallymesh_protocol::query::{Step, TimeRange, Zone};
+use tallymesh_protocol::question::plan::{Retention, plan as plan_query};
+use tallymesh_protocol::question::query::{Step, TimeRange, Zone};
 
 use super::*;
 

@@ -1,0 +1,4 @@
+//! Pages for people.
+
+pub(super) mod dashboard;
+pub(super) mod docs;
