@@ -140,6 +140,9 @@ pub struct Gathered {
 pub struct ShardStatus {
     pub shard: u16,
     pub leader: Option<u64>,
+    /// A replica is open here, and the figures are its own; else they say nothing. Nodes tell each other only of those.
+    #[serde(skip)]
+    pub is_open: bool,
     pub term: u64,
     pub last_log_index: u64,
     pub committed_index: u64,
