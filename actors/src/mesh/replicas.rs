@@ -24,6 +24,8 @@ const VOTE_TIME_MAX: Duration = Duration::from_millis(200);
 const STAND_TIME_MAX: Duration = Duration::from_millis(700);
 /// The old leader votes for its heir once it has led for longer than this: before, its own lease forbids it.
 const LEAD_TIME_MIN: Duration = Duration::from_millis(1_600);
+/// A shard has so long to take settings; then it is tried again.
+const SETTINGS_TIME_MAX: Duration = Duration::from_secs(2);
 
 impl Mesh {
     /// Opens the replica that is placed here. One that cannot be opened is stopped, and says so in its status.
@@ -176,7 +178,13 @@ impl Mesh {
             Some(applied) => applied.state.settings() != wanted,
             None => false,
         };
-        if differs && let Err(error) = boot::propose(&running.parts, |stamp| encode_configure(stamp, wanted)).await {
+        if !differs {
+            return;
+        }
+        // Without a majority it would wait for one for ever, and the node's end for it. That it is in the log twice harms nothing.
+        let proposed =
+            tokio::time::timeout(SETTINGS_TIME_MAX, boot::propose(&running.parts, |stamp| encode_configure(stamp, wanted))).await;
+        if let Err(error) = proposed.unwrap_or_else(|_| Err("no majority took them in time".to_owned())) {
             tracing::info!(%shard, error, "the shard's settings could not be brought up to date; it is tried again");
         }
     }
