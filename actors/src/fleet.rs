@@ -25,6 +25,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use openraft::Raft;
 use parking_lot::RwLock;
 use tallymesh_protocol::command::ShardSettings;
 use tallymesh_protocol::hash::ShardId;
@@ -42,15 +43,15 @@ use crate::membership::gossip::Gossip;
 use crate::membership::sealed::Dropped;
 use crate::mesh::Inner as MeshInner;
 use crate::peer::{Lane, NodeId, PeerError, Peers, Rpc, RpcKind, TlsFiles};
-use crate::raft::RaftReplica;
 use crate::raft::peers::{Behind, PeerNetworks, ReplicaServer};
+use crate::raft::{RaftReplica, ShardRaft};
 use crate::replicator::ReplicatorError;
 use clocks::{Clocks, MedianOffset};
 use failovers::Failovers;
 use files::PeerFiles;
 use leaders::Leaders;
 use messages::{Ask, Proposed};
-use meta::group::MetaGroup;
+use meta::group::{META, MetaGroup};
 use meta::{MetaCommand, MetaState};
 
 /// A small question to a peer.
@@ -174,6 +175,11 @@ impl Fleet {
 
     fn replicas(&self) -> Vec<(ShardId, Arc<RaftReplica>)> {
         self.inner.replicas.read().iter().map(|(shard, replica)| (*shard, replica.clone())).collect()
+    }
+
+    /// The replica here of a shard's group, or of the metadata group.
+    fn raft_of(&self, group: ShardId) -> Option<Raft<ShardRaft>> {
+        if group == META { self.meta().map(MetaGroup::raft) } else { self.replica(group).map(|replica| replica.raft().clone()) }
     }
 
     /// Members that a session is open with, and this one.
