@@ -36,6 +36,7 @@ use tokio::time::Instant;
 
 pub use admin::{ClusterNode, ClusterReplica, ClusterShard, ClusterView, MoveRefused};
 pub use files::Arriving;
+pub use leftovers::RemovedLeftovers;
 
 use crate::founding::driver::FoundingService;
 use crate::membership::View;
@@ -50,6 +51,7 @@ use clocks::{Clocks, MedianOffset};
 use failovers::Failovers;
 use files::PeerFiles;
 use leaders::Leaders;
+use leftovers::Removals;
 use messages::{Ask, Proposed};
 use meta::group::{META, MetaGroup};
 use meta::{MetaCommand, MetaState};
@@ -127,6 +129,7 @@ struct Inner {
     /// Until when the lead of a shard is on its way to an heir.
     handed: RwLock<BTreeMap<ShardId, Duration>>,
     failovers: RwLock<Failovers>,
+    removals: Removals,
     mesh: OnceLock<Weak<MeshInner>>,
     leaving: AtomicBool,
     /// Set when everything below has to end.
@@ -154,6 +157,15 @@ impl Fleet {
     /// Gossip datagrams that no holder of the cluster's cookie has sealed.
     pub fn gossip_dropped(&self) -> u64 {
         self.inner.gossip_dropped.count()
+    }
+
+    /// What was removed here of replicas that were given up.
+    pub fn leftovers_removed(&self) -> RemovedLeftovers {
+        self.inner.removals.so_far()
+    }
+
+    pub(crate) fn removals(&self) -> &Removals {
+        &self.inner.removals
     }
 
     pub(crate) fn meta(&self) -> Option<&MetaGroup> {

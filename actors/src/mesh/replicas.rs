@@ -35,6 +35,7 @@ impl Mesh {
         if self.remains(shard).is_some_and(|remains| remains.is_going())
             && let Err(error) = self.remove_left(shard).await
         {
+            fleet.removals().failed();
             tracing::warn!(%shard, error, "what was left of an earlier replica is not removed yet; then the shard is opened");
             return;
         }
@@ -104,6 +105,7 @@ impl Mesh {
         }
         let removed = given_up::remove(&self.inner.log, shard, options.disk.clone(), dir, self.inner.blocking).await;
         let bytes = removed.map_err(|e| e.to_string())?;
+        fleet.removals().removed(bytes);
         tracing::info!(%shard, bytes, "what was left here of a replica that was given up is removed");
         Ok(())
     }
