@@ -13,5 +13,6 @@ pub mod tail;
 
 pub use mesh::room::{LogDoor, LogShare};
 pub use mesh::{
-    AppendError, Gathered, Mesh, MeshOptions, MetricUse, Offender, PartOutcome, Patience, ShardAnswer, ShardStatus, StartError,
+    AppendError, Gathered, Mesh, MeshOptions, MetricUse, Offender, PartOutcome, Patience, RequestNumber, ShardAnswer, ShardStatus,
+    StartError,
 };

@@ -34,6 +34,7 @@ use tallymesh_storage::wal::{Wal, WalStats};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
+pub use append::RequestNumber;
 pub(crate) use append::SentPart;
 pub(crate) use boot::{ONLY_NODE, definitions_differ};
 pub use cardinality::{MetricUse, Offender};
@@ -139,10 +140,10 @@ pub struct Gathered {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ShardStatus {
     pub shard: u16,
-    pub leader: Option<u64>,
     /// A replica is open here, and the figures are its own; else they say nothing. Nodes tell each other only of those.
     #[serde(skip)]
     pub is_open: bool,
+    pub leader: Option<u64>,
     pub term: u64,
     pub last_log_index: u64,
     pub committed_index: u64,

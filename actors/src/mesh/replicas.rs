@@ -10,6 +10,7 @@ use tallymesh_protocol::hash::ShardId;
 
 use super::slots::Slot;
 use super::{Mesh, boot};
+use crate::fleet::meta::MetaState;
 use crate::fleet::meta::group::META;
 use crate::fleet::{Fleet, VOTERS_BY_TWO_MAX};
 use crate::raft::{Group, RaftReplica, Remains, ShardRaft, given_up};
@@ -149,6 +150,24 @@ impl Mesh {
         }
         *self.inner.definitions.write() = Arc::new(compiled);
         Ok(())
+    }
+
+    /// The definitions, once this node has heard of any that are newer than `version`; none within `wait`. A shard may have them before this node has.
+    pub async fn definitions_after(&self, version: u64, wait: Duration) -> Option<Arc<DefinitionSet>> {
+        let heard = async {
+            match &self.inner.fleet {
+                // They are this node's from when the shards have them, which is what this is held for.
+                None => drop(self.inner.defining.lock().await),
+                Some(fleet) => {
+                    let mut state = fleet.meta()?.watch();
+                    let is_newer =
+                        |state: &Arc<MetaState>| state.settings.as_ref().is_some_and(|settings| settings.definitions_version > version);
+                    drop(state.wait_for(is_newer).await.ok()?);
+                }
+            }
+            Some(self.definitions()).filter(|definitions| definitions.version() > version)
+        };
+        tokio::time::timeout(wait, heard).await.ok().flatten()
     }
 
     /// Has a shard that this node leads follow what the cluster agreed on.
