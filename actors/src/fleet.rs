@@ -20,6 +20,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use openraft::Raft;
 use parking_lot::RwLock;
 use tallymesh_protocol::event::command::ShardSettings;
 use tallymesh_protocol::hash::ShardId;
@@ -30,6 +31,7 @@ use tokio::time::Instant;
 
 pub use admin::{ClusterNode, ClusterReplica, ClusterShard, ClusterView, MoveRefused};
 pub use files::Arriving;
+pub use placement::leftovers::RemovedLeftovers;
 
 use crate::founding::driver::FoundingService;
 use crate::membership::View;
@@ -37,14 +39,15 @@ use crate::membership::gossip::Gossip;
 use crate::membership::sealed::Dropped;
 use crate::mesh::Inner as MeshInner;
 use crate::peer::{Lane, NodeId, PeerError, Peers, Rpc, RpcKind, TlsFiles};
-use crate::raft::RaftReplica;
 use crate::raft::peers::{Behind, PeerNetworks, ReplicaServer};
+use crate::raft::{RaftReplica, ShardRaft};
 use crate::replicator::ReplicatorError;
 use clocks::{Clocks, MedianOffset};
 use files::PeerFiles;
 use messages::{Ask, Proposed};
-use meta::group::MetaGroup;
+use meta::group::{META, MetaGroup};
 use meta::{MetaCommand, MetaState};
+use placement::leftovers::Removals;
 use watch::failovers::Failovers;
 use watch::leaders::Leaders;
 
@@ -121,6 +124,7 @@ struct Inner {
     /// Until when the lead of a shard is on its way to an heir.
     handed: RwLock<BTreeMap<ShardId, Duration>>,
     failovers: RwLock<Failovers>,
+    removals: Removals,
     mesh: OnceLock<Weak<MeshInner>>,
     leaving: AtomicBool,
     /// Set when everything below has to end.
@@ -150,6 +154,15 @@ impl Fleet {
         self.inner.gossip_dropped.count()
     }
 
+    /// What was removed here of replicas that were given up.
+    pub fn leftovers_removed(&self) -> RemovedLeftovers {
+        self.inner.removals.so_far()
+    }
+
+    pub(crate) fn removals(&self) -> &Removals {
+        &self.inner.removals
+    }
+
     pub(crate) fn meta(&self) -> Option<&MetaGroup> {
         self.inner.meta.get()
     }
@@ -169,6 +182,11 @@ impl Fleet {
 
     fn replicas(&self) -> Vec<(ShardId, Arc<RaftReplica>)> {
         self.inner.replicas.read().iter().map(|(shard, replica)| (*shard, replica.clone())).collect()
+    }
+
+    /// The replica here of a shard's group, or of the metadata group.
+    fn raft_of(&self, group: ShardId) -> Option<Raft<ShardRaft>> {
+        if group == META { self.meta().map(MetaGroup::raft) } else { self.replica(group).map(|replica| replica.raft().clone()) }
     }
 
     /// Members that a session is open with, and this one.

@@ -12,6 +12,6 @@ pub mod shard;
 pub mod tail;
 
 pub use mesh::{
-    AppendError, Gathered, LogDoor, LogShare, Mesh, MeshOptions, MetricUse, Offender, PartOutcome, Patience, ShardAnswer, ShardStatus,
-    StartError,
+    AppendError, Gathered, LogDoor, LogShare, Mesh, MeshOptions, MetricUse, Offender, PartOutcome, Patience, RequestNumber, ShardAnswer,
+    ShardStatus, StartError,
 };

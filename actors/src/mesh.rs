@@ -30,6 +30,7 @@ use tallymesh_storage::wal::{Wal, WalStats};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
+pub use append::RequestNumber;
 pub(crate) use append::SentPart;
 pub(crate) use boot::{ONLY_NODE, definitions_differ};
 pub use read::Patience;
@@ -135,6 +136,9 @@ pub struct Gathered {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ShardStatus {
     pub shard: u16,
+    /// A replica is open here, and the figures are its own; else they say nothing. Nodes tell each other only of those.
+    #[serde(skip)]
+    pub is_open: bool,
     pub leader: Option<u64>,
     pub term: u64,
     pub last_log_index: u64,

@@ -4,6 +4,7 @@
 //! when every batch is durable and applied, and what was refused is kept. Nothing of a request is counted before all of it has been read.
 
 mod ack;
+mod again;
 mod collect;
 pub mod decode;
 mod letters;
@@ -20,6 +21,7 @@ use rkyv::util::AlignedVec;
 use tallymesh_actors::admission::{Admission, AdmissionLimits, AdmissionStats, Refused, Room};
 use tallymesh_actors::tail::TailHub;
 use tallymesh_actors::{AppendError, Mesh, PartOutcome};
+use tallymesh_protocol::definition::DefinitionSet;
 use tallymesh_protocol::error::{ErrorCode, Problem};
 use tallymesh_protocol::event::body::{BodyFormat, BodyLimits};
 use tallymesh_protocol::event::encode::{Door, Encoded, GeneratedIds};
@@ -31,6 +33,7 @@ use tallymesh_storage::dead_letters::DeadLetters;
 use tokio::sync::Semaphore;
 
 pub use ack::{Ack, AckStatus, Refusal};
+use again::Again;
 use collect::Arrived;
 use decode::Encoding;
 use read::{Batch, Reading};
@@ -161,7 +164,9 @@ impl Ingest {
             Some(ref key) => GeneratedIds::Idempotency(key.clone()),
             None => GeneratedIds::Random(shared.numbers.next()),
         };
-        let reading = self.reading(&request, ids);
+        let (definitions, door) = (shared.mesh.definitions(), shared.door());
+        let version = definitions.version();
+        let reading = self.reading(&request, ids.clone(), definitions, door);
         let collected = collect::collect(&shared.admission, &shared.limits, request.content_length, reading, body).await?;
         let (mut room, encoded) = (collected.room, collected.bytes as u64);
         shared.clients.charge_body(encoded.saturating_sub(claimed));
@@ -172,12 +177,15 @@ impl Ingest {
         };
         shared.metrics.decoded_bytes.add(batch.decoded_bytes);
         shared.clients.charge_body(batch.decoded_bytes.saturating_sub(encoded));
-        // From here on the batches and letters are what is held, not the body.
-        room.resize(batch.memory_bytes()).await.map_err(refused)?;
+        // From here on the batches and letters are what is held, and of the bodies the small ones.
+        let kept = collected.kept;
+        room.resize(batch.memory_bytes() + kept.as_ref().map_or(0, |kept| kept.bytes)).await.map_err(refused)?;
 
         let Batch { encoded, letters, refusals, watched, .. } = batch;
         let Encoded { parts, events, generated_ids } = encoded;
-        let appended = shared.append(parts).await?;
+        let again =
+            kept.map(|kept| Again { ingest: self, request: &request, ids, door, kept, letters: &letters, room: &mut room, version });
+        let appended = shared.append(parts, again).await?;
         for (code, count) in &refusals.by_code {
             shared.metrics.rejected(*code, *count);
         }
@@ -191,7 +199,7 @@ impl Ingest {
         Ok(Ack::new(events, &appended, generated_ids, refusals, kept, &token))
     }
 
-    fn reading(&self, request: &IngestRequest, ids: GeneratedIds) -> Reading {
+    fn reading(&self, request: &IngestRequest, ids: GeneratedIds, definitions: Arc<DefinitionSet>, door: Door) -> Reading {
         let shared = &self.shared;
         Reading {
             format: request.format,
@@ -199,8 +207,8 @@ impl Ingest {
             limits: shared.limits.body,
             letter_bytes_max: shared.limits.letter_bytes_max,
             shards: shared.mesh.shards(),
-            definitions: shared.mesh.definitions(),
-            door: shared.door(),
+            definitions,
+            door,
             ids,
             request_id: request.request_id.clone(),
             schema_version: request.schema_version.clone(),
@@ -218,15 +226,29 @@ impl Shared {
         }
     }
 
-    async fn append(&self, parts: Vec<(ShardId, AlignedVec<16>)>) -> Result<Appended, Problem> {
+    /// Parts that became stale on their way are made anew, if `again` can.
+    async fn append(&self, parts: Vec<(ShardId, AlignedVec<16>)>, mut again: Option<Again<'_>>) -> Result<Appended, Problem> {
         if parts.is_empty() {
             return Ok(Appended::default());
         }
         fits_queues(&parts, self.mesh.shards(), self.limits.shard_queue_bytes_max)?;
-        let parts: Vec<(ShardId, Bytes)> = parts.into_iter().map(|(shard, bytes)| (shard, Bytes::from_owner(bytes))).collect();
-        let shards: Vec<ShardId> = parts.iter().map(|(shard, _)| *shard).collect();
+        let mut shards: Vec<ShardId> = parts.iter().map(|(shard, _)| *shard).collect();
         let started = self.clock.monotonic();
-        let outcomes = self.mesh.append(parts, self.limits.append_timeout).await;
+        let number = self.mesh.request_number();
+        let mut outcomes = self.mesh.append_as(number, as_bytes(parts), self.limits.append_timeout).await;
+        while let (Some(again), Some(stale)) = (&mut again, again::stale_shards(&shards, &outcomes)) {
+            let left = || self.limits.append_timeout.saturating_sub(self.clock.monotonic().saturating_sub(started));
+            let Some(parts) = again.parts(&stale, left()).await else { break };
+            if fits_queues(&parts, self.mesh.shards(), self.limits.shard_queue_bytes_max).is_err() {
+                break;
+            }
+            let made: Vec<ShardId> = parts.iter().map(|(shard, _)| *shard).collect();
+            let settled = shards.into_iter().zip(outcomes).filter(|(shard, _)| !stale.contains(shard));
+            let (its_shards, its_outcomes): (Vec<_>, Vec<_>) = settled.unzip();
+            let anew = self.mesh.append_as(number, as_bytes(parts), left()).await;
+            shards = its_shards.into_iter().chain(made).collect();
+            outcomes = its_outcomes.into_iter().chain(anew).collect();
+        }
         let now = self.clock.monotonic();
         self.metrics.appended(now, now.saturating_sub(started));
         let appended = merge(&shards, outcomes);
@@ -236,6 +258,10 @@ impl Shared {
         self.metrics.duplicates.add(counted.duplicates);
         appended.map_err(|(_, problem)| problem)
     }
+}
+
+fn as_bytes(parts: Vec<(ShardId, AlignedVec<16>)>) -> Vec<(ShardId, Bytes)> {
+    parts.into_iter().map(|(shard, bytes)| (shard, Bytes::from_owner(bytes))).collect()
 }
 
 /// Unpacks and parses, where it does not hold up other requests.

@@ -27,6 +27,9 @@ pub const BODY_RATE_WINDOW_BUSY: Duration = Duration::from_secs(1);
 pub const PIECE_BYTES_MIN: usize = 4 << 10;
 /// Compressed bodies up to this are unpacked where they arrive; larger ones on the blocking pool, in bytes: what they unpack to is not known before.
 pub const INLINE_COMPRESSED_BYTES_MAX: usize = 1 << 10;
+/// A body up to this, as sent, is kept until its request is answered: should metrics be defined anew meanwhile, its batches are made again of it. In bytes. A larger
+/// one is read as it comes and let go of piece by piece, as it would else take its connection's buffer with it; its sender is told to send it again.
+pub const BODY_KEPT_BYTES_MAX: usize = 64 << 10;
 /// Longest `Idempotency-Key`, in bytes.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
@@ -123,6 +126,7 @@ pub const RETRY_AFTER_DISK_MS: u64 = 10_000;
 const _: () = {
     assert!(LETTER_EXCERPT_BYTES < PIECE_BYTES_MIN);
     assert!(PIECE_BYTES_MIN < CONNECTION_BUFFER_BYTES_MAX);
+    assert!(BODY_KEPT_BYTES_MAX < CONNECTION_BUFFER_BYTES_MAX);
     assert!(BODY_ROOM_FIRST_BYTES <= BODY_ROOM_AHEAD_BYTES_MAX);
     assert!(PROMQL_SERIES_MAX <= PROMQL_SAMPLES_MAX);
     assert!(PROMQL_POINTS_MAX * 2 <= tallymesh_protocol::limits::POINTS_PER_GROUP_MAX);

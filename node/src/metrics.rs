@@ -34,6 +34,8 @@ pub struct Metrics {
     pub events: Counter,
     pub duplicates: Counter,
     pub generated_ids: Counter,
+    /// Requests whose batches were made again because metrics were defined meanwhile.
+    pub made_again: Counter,
     pub encoded_bytes: Counter,
     pub decoded_bytes: Counter,
     /// Refused events that the dead-letter store did not take.
@@ -90,6 +92,12 @@ impl Metrics {
         out.single("tallymesh_events_total", Kind::Counter, "Events newly counted.", self.events.get() as f64);
         out.single("tallymesh_duplicates_total", Kind::Counter, "Events that had been counted before.", self.duplicates.get() as f64);
         out.single("tallymesh_generated_ids_total", Kind::Counter, "Events that came without an id.", self.generated_ids.get() as f64);
+        out.single(
+            "tallymesh_requests_made_again_total",
+            Kind::Counter,
+            "Requests whose batches were made again because metrics were defined meanwhile.",
+            self.made_again.get() as f64,
+        );
         out.family("tallymesh_rejected_total", Kind::Counter, "Events refused, by reason.");
         for code in RejectCode::ALL {
             out.sample("tallymesh_rejected_total", &[("code", code.as_str())], self.rejected[code as usize].get() as f64);

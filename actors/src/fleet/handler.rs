@@ -17,6 +17,7 @@ use crate::founding::Founder;
 use crate::founding::driver::Gate;
 use crate::mesh::{AppendError, Mesh, ShardAnswer};
 use crate::peer::{Handler, Refusal, RefusalCode, Request, RpcKind};
+use crate::raft::RaftReplica;
 use crate::replicator::{Replicator, ReplicatorError};
 
 /// What the peers are started with: the node behind it comes a moment later.
@@ -121,25 +122,29 @@ impl Fleet {
             }
             Ask::Lost { shard } => messages::to_bytes(self.has_lost(ShardId(shard)).await),
             Ask::Stand { shard } => {
-                let replica = self.replica(ShardId(shard)).ok_or_else(|| failed("there is no such replica here"))?;
-                if replica.group().voters.len() > VOTERS_BY_TWO_MAX {
+                let shard = ShardId(shard);
+                let raft = self.raft_of(shard).ok_or_else(|| failed("there is no such replica here"))?;
+                if RaftReplica::group_of(&raft).voters.len() > VOTERS_BY_TWO_MAX {
                     // Once: those who have let go of the leader would agree that it is lost, and have it stand again while their votes are on their way.
-                    self.hands_over(ShardId(shard), HANDED_TIME_MAX);
+                    self.hands_over(shard, HANDED_TIME_MAX);
                 }
-                replica.stand().await;
+                if self.replica(shard).is_none_or(|replica| replica.may_stand()) {
+                    // A group that has ended elects nobody.
+                    let _ = raft.trigger().elect().await;
+                }
                 messages::to_bytes(())
             }
             Ask::LetGo { shard, term, heir } => {
                 let shard = ShardId(shard);
-                let replica = self.replica(shard).ok_or_else(|| failed("there is no such replica here"))?;
-                let group = replica.group();
+                let raft = self.raft_of(shard).ok_or_else(|| failed("there is no such replica here"))?;
+                let group = RaftReplica::group_of(&raft);
                 // Nobody else may ask it, and late it would depose the next leader.
                 let may_ask = group.leader == Some(from) && !group.leads && group.term == term && group.voters.contains(&heir);
                 if !may_ask || heir == self.me() || Instant::now() >= deadline {
                     return messages::to_bytes(false);
                 }
                 self.hands_over(shard, HANDED_TIME_MAX);
-                messages::to_bytes(replica.let_go(term, heir).await)
+                messages::to_bytes(RaftReplica::let_go_of(&raft, term, heir).await)
             }
             Ask::Status => messages::to_bytes(self.mesh()?.reports().await),
             Ask::EventNames { shards } => messages::to_bytes(self.mesh()?.event_names_here(&shards).await),

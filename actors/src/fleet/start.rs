@@ -152,6 +152,7 @@ pub async fn start(
         leading: Default::default(),
         handed: Default::default(),
         failovers: Default::default(),
+        removals: Default::default(),
         mesh: OnceLock::new(),
         leaving: AtomicBool::new(false),
         end: channel::Sender::new(false),

@@ -132,9 +132,8 @@ impl Fleet {
 
     /// Whether this node, too, does without a leader.
     pub(super) async fn has_lost(&self, shard: ShardId) -> bool {
-        let raft = if shard == META { self.meta().map(|meta| meta.raft()) } else { self.replica(shard).map(|r| r.raft().clone()) };
         // Who has no replica has no leader to lose.
-        let Some(raft) = raft else { return true };
+        let Some(raft) = self.raft_of(shard) else { return true };
         let leader = raft.metrics().borrow().current_leader;
         match self.seen(shard, leader, &self.connected(), self.now()) {
             Seen::Leads => false,
@@ -216,6 +215,7 @@ fn look(fleet: &Fleet, losses: &mut Losses) {
     if let Some(meta) = fleet.meta() {
         let raft = meta.raft();
         let group = RaftReplica::group_of(&raft);
+        fleet.note_lead(META, group.leads.then_some(group.term));
         let seen = fleet.seen(META, group.leader, &connected, now);
         let order: Vec<u64> = group.voters.iter().copied().collect();
         if losses.look(META, &group, seen, me, &connected, &order, now) {

@@ -55,6 +55,10 @@ impl AppendError {
     }
 }
 
+/// Tells a request from all others, over all attempts to append what is of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestNumber(u64);
+
 fn number(request: u64, parts: Vec<(ShardId, Bytes)>) -> Vec<SentPart> {
     parts.into_iter().map(|(shard, batch)| SentPart { shard, request, batch }).collect()
 }
@@ -83,13 +87,23 @@ impl Mesh {
     /// Appends each part (an encoded [`tallymesh_protocol::event::batch::ShardBatch`]) to its shard; answers when all are durable and applied, or have failed.
     /// Results are in the order of `parts`. Nothing is sent unless every shard that is led here and works has room for its part.
     pub async fn append(&self, parts: Vec<(ShardId, Bytes)>, timeout: Duration) -> Vec<Outcome> {
+        self.append_as(self.request_number(), parts, timeout).await
+    }
+
+    /// For [`Mesh::append_as`].
+    pub fn request_number(&self) -> RequestNumber {
+        // An answer may be lost and its question asked again, which only entries of a newer format tell from a second question.
+        let is_told_apart = self.inner.fleet.as_ref().is_some_and(|fleet| fleet.state().format() >= FORMAT_NUMBERED);
+        RequestNumber(if is_told_apart { self.inner.requests.next() } else { 0 })
+    }
+
+    /// As [`Mesh::append`], of a request that may have to append again what became stale on its way: a part with the same events is told then what an earlier
+    /// attempt did, should one have got through after all.
+    pub async fn append_as(&self, request: RequestNumber, parts: Vec<(ShardId, Bytes)>, timeout: Duration) -> Vec<Outcome> {
+        let parts = number(request.0, parts);
         match &self.inner.fleet {
-            None => self.append_here(number(0, parts), timeout).await,
-            Some(fleet) => {
-                // An answer may be lost and its question asked again, which only entries of a newer format tell from a second question.
-                let request = if fleet.state().format() >= FORMAT_NUMBERED { self.inner.requests.next() } else { 0 };
-                self.append_anywhere(fleet, number(request, parts), timeout).await
-            }
+            None => self.append_here(parts, timeout).await,
+            Some(fleet) => self.append_anywhere(fleet, parts, timeout).await,
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::future::{OptionFuture, join_all};
 use tallymesh_storage::wal::Wal;
 use tokio::time::Instant;
 
@@ -28,10 +28,13 @@ impl Mesh {
         let until = Instant::now() + LEAVE_TIME_MAX;
         loop {
             let heirs: Vec<_> = self.inner.shards.running().iter().filter_map(|s| Some((s.parts.id, fleet.heir(s.parts.id)?))).collect();
-            if heirs.is_empty() || Instant::now() >= until {
+            let metadata = fleet.metadata_heir();
+            if (heirs.is_empty() && metadata.is_none()) || Instant::now() >= until {
                 return;
             }
-            join_all(heirs.into_iter().map(|(shard, heir)| self.hand_over(shard, heir))).await;
+            let metadata = metadata.map(|heir| fleet.hand_over_metadata(heir));
+            let shards = heirs.into_iter().map(|(shard, heir)| self.hand_over(shard, heir));
+            tokio::join!(join_all(shards), OptionFuture::from(metadata));
         }
     }
 

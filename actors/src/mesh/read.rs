@@ -394,6 +394,7 @@ fn running_status(shard: &Shard) -> ShardStatus {
     let snapshot = shard.parts.snapshots.gauges();
     ShardStatus {
         shard: shard.parts.id.0,
+        is_open: true,
         leader: replica.leader,
         term: replica.term,
         last_log_index: replica.last_log_index,

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::ServerState;
+use openraft::{Raft, ServerState};
 use tallymesh_protocol::definition::{DefinitionSet, MetricDefinition};
 use tallymesh_protocol::event::command::{ShardSettings, encode_configure};
 use tallymesh_protocol::hash::ShardId;
 
 use super::slots::Slot;
 use super::{Mesh, boot};
+use crate::fleet::meta::MetaState;
+use crate::fleet::meta::group::META;
 use crate::fleet::{Fleet, VOTERS_BY_TWO_MAX};
-use crate::raft::{Remains, given_up};
+use crate::raft::{Group, RaftReplica, Remains, ShardRaft, given_up};
 use crate::shard::Shard;
 
 /// Whoever brings files into a shard's directory is waited for so long, then another time.
@@ -22,6 +24,8 @@ const CATCH_UP_TIME_MAX: Duration = Duration::from_millis(400);
 const VOTE_TIME_MAX: Duration = Duration::from_millis(200);
 /// An heir that was told to stand has so long to lead; then the old leader goes on, if it still does.
 const STAND_TIME_MAX: Duration = Duration::from_millis(700);
+/// A shard has so long to take settings; then it is tried again.
+const SETTINGS_TIME_MAX: Duration = Duration::from_secs(2);
 /// The old leader votes for its heir once it has led for longer than this: before, its own lease forbids it.
 const LEAD_TIME_MIN: Duration = Duration::from_millis(1_600);
 
@@ -32,6 +36,7 @@ impl Mesh {
         if self.remains(shard).is_some_and(|remains| remains.is_going())
             && let Err(error) = self.remove_left(shard).await
         {
+            fleet.removals().failed();
             tracing::warn!(%shard, error, "what was left of an earlier replica is not removed yet; then the shard is opened");
             return;
         }
@@ -101,6 +106,7 @@ impl Mesh {
         }
         let removed = given_up::remove(&self.inner.log, shard, options.disk.clone(), dir, self.inner.blocking).await;
         let bytes = removed.map_err(|e| e.to_string())?;
+        fleet.removals().removed(bytes);
         tracing::info!(%shard, bytes, "what was left here of a replica that was given up is removed");
         Ok(())
     }
@@ -115,31 +121,8 @@ impl Mesh {
         running.hold(true);
         // What was let in before is in the log first: an heir whose log lacks it is refused.
         let _ = tokio::time::timeout(CATCH_UP_TIME_MAX, running.drained()).await;
-        let mut metrics = replica.raft().metrics();
-        let term = metrics.borrow().current_term;
-        let has_all = |m: &openraft::RaftMetrics<u64, crate::raft::Peer>| {
-            let has = m.replication.as_ref().and_then(|matched| matched.get(&heir)).and_then(|id| *id).map_or(0, |id| id.index);
-            m.state != ServerState::Leader || m.last_log_index.is_some_and(|last| has >= last)
-        };
-        let mut handed = false;
-        if tokio::time::timeout(CATCH_UP_TIME_MAX, metrics.wait_for(has_all)).await.is_ok() {
-            // Once: every further try is a higher term, and ends a lead that the one before may have begun.
-            fleet.hands_over(shard, STAND_TIME_MAX);
-            let voters = replica.group().voters;
-            if voters.len() > VOTERS_BY_TWO_MAX {
-                fleet.have_let_go(shard, term, &voters, heir).await;
-            }
-            fleet.ask_to_stand(heir, shard).await;
-            let voted = metrics.wait_for(|m| m.current_term > term);
-            if tokio::time::timeout(VOTE_TIME_MAX, voted).await.is_ok() {
-                let gone = metrics.wait_for(|m| m.current_leader == Some(heir));
-                handed = tokio::time::timeout(STAND_TIME_MAX, gone).await.is_ok();
-            }
-        }
+        fleet.pass_lead(shard, replica.raft(), heir).await;
         running.hold(false);
-        if !handed {
-            tracing::info!(%shard, heir, "the lead was not handed over; it is tried again if it is still wanted");
-        }
     }
 
     /// Defines the metrics anew. Parts that are made by older ones from then on are refused as stale.
@@ -169,6 +152,24 @@ impl Mesh {
         Ok(())
     }
 
+    /// The definitions, once this node has heard of any that are newer than `version`; none within `wait`. A shard may have them before this node has.
+    pub async fn definitions_after(&self, version: u64, wait: Duration) -> Option<Arc<DefinitionSet>> {
+        let heard = async {
+            match &self.inner.fleet {
+                // They are this node's from when the shards have them, which is what this is held for.
+                None => drop(self.inner.defining.lock().await),
+                Some(fleet) => {
+                    let mut state = fleet.meta()?.watch();
+                    let is_newer =
+                        |state: &Arc<MetaState>| state.settings.as_ref().is_some_and(|settings| settings.definitions_version > version);
+                    drop(state.wait_for(is_newer).await.ok()?);
+                }
+            }
+            Some(self.definitions()).filter(|definitions| definitions.version() > version)
+        };
+        tokio::time::timeout(wait, heard).await.ok().flatten()
+    }
+
     /// Has a shard that this node leads follow what the cluster agreed on.
     pub(crate) async fn bring_settings(&self, shard: ShardId, wanted: &ShardSettings) {
         let Some(Slot::Running(running)) = self.inner.shards.get(shard) else { return };
@@ -176,7 +177,13 @@ impl Mesh {
             Some(applied) => applied.state.settings() != wanted,
             None => false,
         };
-        if differs && let Err(error) = boot::propose(&running.parts, |stamp| encode_configure(stamp, wanted)).await {
+        if !differs {
+            return;
+        }
+        // Without a majority it would wait for one for ever, and the node's end for it. That it is in the log twice harms nothing.
+        let proposed =
+            tokio::time::timeout(SETTINGS_TIME_MAX, boot::propose(&running.parts, |stamp| encode_configure(stamp, wanted))).await;
+        if let Err(error) = proposed.unwrap_or_else(|_| Err("no majority took them in time".to_owned())) {
             tracing::info!(%shard, error, "the shard's settings could not be brought up to date; it is tried again");
         }
     }
@@ -185,11 +192,58 @@ impl Mesh {
 impl Fleet {
     /// Who is to lead a shard that this node leads when it goes: of those who stay, whoever has the most of its log.
     pub(crate) fn heir(&self, shard: ShardId) -> Option<u64> {
-        let group = self.local(shard)?.group();
+        self.heir_in(&self.local(shard)?.group())
+    }
+
+    /// The same of the metadata group; before others those who take part, as the next one to be drained would have to hand over again.
+    pub(crate) fn metadata_heir(&self) -> Option<u64> {
+        let group = RaftReplica::group_of(&self.meta()?.raft());
+        let state = self.state();
+        let active = group.voters.iter().copied().filter(|member| state.is_active(*member)).collect();
+        self.heir_in(&Group { voters: active, ..group.clone() }).or_else(|| self.heir_in(&group))
+    }
+
+    fn heir_in(&self, group: &Group) -> Option<u64> {
         if !group.leads {
             return None;
         }
         let stays = |member: &u64| *member != self.me() && self.stays(*member);
         group.voters.iter().copied().filter(stays).max_by_key(|member| (group.matched.get(member).copied(), *member))
+    }
+
+    /// Has `heir` lead the metadata group, which this node leads: placements and definitions need not wait for an election. What is proposed meanwhile is
+    /// decided by either of them, or asked again ([`Fleet::propose`]).
+    pub(crate) async fn hand_over_metadata(&self, heir: u64) {
+        let Some(meta) = self.meta() else { return };
+        tokio::time::sleep(LEAD_TIME_MIN.saturating_sub(self.led_for(META))).await;
+        self.pass_lead(META, &meta.raft(), heir).await;
+    }
+
+    /// Has `heir` stand for a group that this node leads, once it has all of its log.
+    async fn pass_lead(&self, group: ShardId, raft: &Raft<ShardRaft>, heir: u64) {
+        let mut metrics = raft.metrics();
+        let term = metrics.borrow().current_term;
+        let has_all = |m: &openraft::RaftMetrics<u64, crate::raft::Peer>| {
+            let has = m.replication.as_ref().and_then(|matched| matched.get(&heir)).and_then(|id| *id).map_or(0, |id| id.index);
+            m.state != ServerState::Leader || m.last_log_index.is_some_and(|last| has >= last)
+        };
+        let mut handed = false;
+        if tokio::time::timeout(CATCH_UP_TIME_MAX, metrics.wait_for(has_all)).await.is_ok() {
+            // Once: every further try is a higher term, and ends a lead that the one before may have begun.
+            self.hands_over(group, STAND_TIME_MAX);
+            let voters = RaftReplica::group_of(raft).voters;
+            if voters.len() > VOTERS_BY_TWO_MAX {
+                self.have_let_go(group, term, &voters, heir).await;
+            }
+            self.ask_to_stand(heir, group).await;
+            let voted = metrics.wait_for(|m| m.current_term > term);
+            if tokio::time::timeout(VOTE_TIME_MAX, voted).await.is_ok() {
+                let gone = metrics.wait_for(|m| m.current_leader == Some(heir));
+                handed = tokio::time::timeout(STAND_TIME_MAX, gone).await.is_ok();
+            }
+        }
+        if !handed {
+            tracing::info!(%group, heir, "the lead was not handed over; it is tried again if it is still wanted");
+        }
     }
 }

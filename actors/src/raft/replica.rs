@@ -274,11 +274,16 @@ impl RaftReplica {
     /// Lets go of the leader of `term`, in favour of `heir`: this replica's lease on the leader, which each of its messages renews, forbids no vote any more. It gives
     /// its vote of the next term to nobody else; whether the heir gets it is decided when it asks, by its log, as ever.
     pub async fn let_go(&self, term: u64, heir: u64) -> bool {
+        Self::let_go_of(&self.raft, term, heir).await
+    }
+
+    /// The same in a group that is no shard's.
+    pub async fn let_go_of(raft: &Raft<ShardRaft>, term: u64, heir: u64) -> bool {
         // Of a message of a later term a replica notes the vote first, durably. An append that follows an entry which nobody has does nothing else.
         let nowhere = super::codec::log_id(term + 1, u64::MAX);
         let note =
             AppendEntriesRequest { vote: Vote::new(term + 1, heir), prev_log_id: Some(nowhere), entries: Vec::new(), leader_commit: None };
-        matches!(self.raft.append_entries(note).await, Ok(AppendEntriesResponse::Conflict))
+        matches!(raft.append_entries(note).await, Ok(AppendEntriesResponse::Conflict))
     }
 
     async fn lead(&self) -> Result<(), ReplicatorError> {

@@ -108,11 +108,8 @@ impl Watch {
     fn see(&self, cluster: &Value) -> Result<()> {
         let mut seen = self.seen.lock();
         for (shard, term, leader) in leaders(cluster)? {
-            let Some(leader) = leader else { continue };
-            if term == 0 {
-                // Who has no copy of the shard, and has not heard from one that has since it started, knows who leads and not since when. The first term is 1.
-                continue;
-            }
+            // Who has no copy of the shard, and has not heard from one that has since it started, may know who leads and not since when.
+            let (Some(leader), Some(term)) = (leader, term) else { continue };
             match seen.terms.get(&(shard, term)) {
                 Some(other) if *other != leader => {
                     anyhow::bail!("shard {shard} has two leaders in term {term}: {other} and {leader}");
@@ -193,18 +190,25 @@ fn last_resorts(ready: &[bool], been_ready: &[bool]) -> Vec<usize> {
     }
 }
 
-/// Shard, term and leader of every shard of a `/v1/cluster` answer.
-pub fn leaders(cluster: &Value) -> Result<Vec<(u64, u64, Option<String>)>> {
+/// A shard, and its term and leader where they are known.
+pub type Led = (u64, Option<u64>, Option<String>);
+
+/// [`Led`] of every shard of a `/v1/cluster` answer. What it does not say, or says as anything else than a number or null, is an error.
+pub fn leaders(cluster: &Value) -> Result<Vec<Led>> {
     let shards = cluster["shards"].as_array().context("shards")?;
     let read = |shard: &Value| {
         let number = |name: &str| shard[name].as_u64().with_context(|| format!("{name} of a shard: {shard}"));
+        let term = match shard.get("term") {
+            Some(Value::Null) => None,
+            _ => Some(number("term")?),
+        };
         let leader = match &shard["leader"] {
             Value::Null => None,
             Value::String(name) => Some(name.clone()),
             // A single node says which of its members it is.
             other => Some(other.to_string()),
         };
-        Ok((number("shard")?, number("term")?, leader))
+        Ok((number("shard")?, term, leader))
     };
     shards.iter().map(read).collect()
 }
@@ -212,6 +216,16 @@ pub fn leaders(cluster: &Value) -> Result<Vec<(u64, u64, Option<String>)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn term_of_a_shard_may_be_unknown_but_has_to_be_told() {
+        let read = |shard: Value| leaders(&serde_json::json!({ "shards": [shard] })).ok();
+        assert_eq!(read(serde_json::json!({ "shard": 3, "term": 0, "leader": null })), Some(vec![(3, Some(0), None)]));
+        let led = read(serde_json::json!({ "shard": 3, "term": null, "leader": "n1" }));
+        assert_eq!(led, Some(vec![(3, None, Some("n1".to_owned()))]));
+        assert_eq!(read(serde_json::json!({ "shard": 3, "leader": "n1" })), None, "not told at all");
+        assert_eq!(read(serde_json::json!({ "shard": 3, "term": "x", "leader": "n1" })), None);
+    }
 
     #[test]
     fn nodes_that_are_starting_are_the_last_that_are_sent_to() {

@@ -57,6 +57,15 @@ async fn a_shard_that_went_elsewhere_leaves_no_bytes_and_comes_back_whole() -> R
     });
     gone.await?;
     desk.logged(2, "given up is removed").await?;
+    for figure in ["tallymesh_leftovers_removed_total", "tallymesh_leftovers_removed_bytes_total"] {
+        // What is gone from the disk is counted a moment later, once the log says so too.
+        let counted = desk.fleet.until(figure, PATIENCE, async || match desk.fleet.http.figure(&desk.fleet.nodes[2], figure).await {
+            Ok(value) if value >= 1.0 => Ok(()),
+            Ok(value) => Err(format!("{value}")),
+            Err(error) => Err(format!("{error:#}")),
+        });
+        counted.await?;
+    }
     desk.write_some(&[0, 1, 2], 20).await?;
     // A node that starts with votes and without logs is a member like any other.
     desk.fleet.nodes[2].kill().await?;

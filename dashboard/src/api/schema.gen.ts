@@ -723,29 +723,29 @@ export interface components {
         };
         ClusterShard: {
             /** Format: int64 */
-            applied: number;
+            applied: number | null;
             /** @description Nodes that a replica is on its way to. */
             coming: components["schemas"]["Coming"][];
             /** Format: int64 */
-            commit: number;
+            commit: number | null;
             /**
              * Format: int64
              * @description Events counted since the shard was made.
              */
-            events: number;
+            events: number | null;
             /** @description Nodes that give their replica up. */
             going: string[];
             /**
              * Format: int64
              * @description Entries that the replica which is furthest behind lacks.
              */
-            lag: number;
+            lag: number | null;
             last_failover: components["schemas"]["ClusterFailover"] | null;
             /**
              * Format: int64
              * @description Last entry of the leader's log.
              */
-            last_log: number;
+            last_log: number | null;
             /** Format: date-time */
             last_snapshot: string | null;
             /** @description Name of the node that leads it; null while there is none. */
@@ -759,11 +759,14 @@ export interface components {
              * Format: int64
              * @description Last entry that a snapshot of the leader covers.
              */
-            snapshot: number;
+            snapshot: number | null;
             /** @description Why it stopped; null when it works. */
             stopped: string | null;
-            /** Format: int64 */
-            term: number;
+            /**
+             * Format: int64
+             * @description Null, like the figures below, while the node that answers has heard of no replica.
+             */
+            term: number | null;
             /**
              * Format: date-time
              * @description Event time before which no open window remains; null before the first event.

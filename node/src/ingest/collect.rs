@@ -17,7 +17,7 @@ use super::decode::Encoding;
 use super::read::{Reader, Reading};
 use super::{Limits, refused, room_for};
 use crate::http::{TooSlow, body_problem};
-use crate::limits::{BODY_RATE_WINDOW_BUSY, BODY_ROOM_AHEAD_BYTES_MAX, BODY_ROOM_FIRST_BYTES, PIECE_BYTES_MIN};
+use crate::limits::{BODY_KEPT_BYTES_MAX, BODY_RATE_WINDOW_BUSY, BODY_ROOM_AHEAD_BYTES_MAX, BODY_ROOM_FIRST_BYTES, PIECE_BYTES_MIN};
 
 /// What came of a body.
 pub struct Collected {
@@ -25,6 +25,14 @@ pub struct Collected {
     /// As sent.
     pub bytes: usize,
     pub body: Arrived,
+    /// The body once more, where it is small enough to be kept.
+    pub kept: Option<Kept>,
+}
+
+/// A small body as it was sent.
+pub struct Kept {
+    pub pieces: Vec<Bytes>,
+    pub bytes: usize,
 }
 
 pub enum Arrived {
@@ -49,6 +57,7 @@ pub async fn collect(
     let mut pace = BusyPace::new(limits.busy_bytes_per_s_min);
     let mut bytes = 0;
     let mut intake = Intake::new(reading);
+    let mut keeper = Keeper::new(content_length);
     loop {
         let frame = tokio::select! {
             biased;
@@ -63,6 +72,7 @@ pub async fn collect(
         }
         pace.window_bytes += data.len();
         let is_long = data.len() >= YIELD_BYTES_MIN;
+        keeper.note(&data);
         intake.push(data);
         if is_long {
             // Others may have waited for as long as reading it took.
@@ -74,7 +84,37 @@ pub async fn collect(
             pace.restart();
         }
     }
-    Ok(Collected { room, bytes, body: intake.finish()? })
+    Ok(Collected { room, bytes, body: intake.finish()?, kept: keeper.finish() })
+}
+
+/// Keeps a body as long as it is small.
+struct Keeper {
+    pieces: Option<Pieces>,
+    bytes: usize,
+}
+
+impl Keeper {
+    fn new(content_length: Option<usize>) -> Self {
+        Self { pieces: content_length.is_none_or(|length| length <= BODY_KEPT_BYTES_MAX).then(Pieces::default), bytes: 0 }
+    }
+
+    fn note(&mut self, data: &Bytes) {
+        let Some(pieces) = &mut self.pieces else { return };
+        self.bytes += data.len();
+        if self.bytes > BODY_KEPT_BYTES_MAX {
+            self.pieces = None;
+        } else if self.bytes == data.len() {
+            // Most bodies are one piece, which nothing is copied of.
+            pieces.done.push(data.clone());
+        } else {
+            pieces.push(data.clone());
+        }
+    }
+
+    fn finish(self) -> Option<Kept> {
+        let bytes = self.bytes;
+        self.pieces.map(|pieces| Kept { pieces: pieces.finish(), bytes })
+    }
 }
 
 /// A piece that takes so long to read that others get their turn after it, in bytes.

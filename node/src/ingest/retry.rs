@@ -103,7 +103,7 @@ impl Ingest {
                 }
             }
         }
-        let appended = shared.append(encoder.finish().parts).await?;
+        let appended = shared.append(encoder.finish().parts, None).await?;
         done.accepted += appended.counted;
         done.duplicates += appended.duplicates;
         letters::remove(&shared.dead_letters, passed).await.map(drop).map_err(|why| Problem::new(ErrorCode::StorageFailed, why))

@@ -4,6 +4,7 @@
 //! ([`crate::fleet::FleetOptions::leftover_grace`]); till then a replica that is placed here again finds what it had.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tallymesh_protocol::hash::ShardId;
@@ -33,6 +34,39 @@ impl Leftovers {
 
     pub fn is_gone(&mut self, shard: ShardId) {
         self.gone.insert(shard);
+    }
+}
+
+/// What was removed since the node started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RemovedLeftovers {
+    pub replicas: u64,
+    /// Of their files; what the log had of them goes with its segments.
+    pub bytes: u64,
+    /// Attempts that failed; each is made again.
+    pub failures: u64,
+}
+
+#[derive(Default)]
+pub struct Removals {
+    replicas: AtomicU64,
+    bytes: AtomicU64,
+    failures: AtomicU64,
+}
+
+impl Removals {
+    pub fn removed(&self, bytes: u64) {
+        self.replicas.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub fn failed(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn so_far(&self) -> RemovedLeftovers {
+        let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        RemovedLeftovers { replicas: get(&self.replicas), bytes: get(&self.bytes), failures: get(&self.failures) }
     }
 }
 

@@ -122,7 +122,10 @@ async fn remove_left(fleet: &Fleet, mesh: &Mesh, state: &MetaState, leftovers: &
     for shard in going.into_iter().chain(due).collect::<BTreeSet<_>>() {
         match mesh.remove_left(shard).await {
             Ok(()) => leftovers.is_gone(shard),
-            Err(error) => tracing::warn!(%shard, error, "what is left of a replica here cannot be removed yet; it is tried again"),
+            Err(error) => {
+                fleet.removals().failed();
+                tracing::warn!(%shard, error, "what is left of a replica here cannot be removed yet; it is tried again");
+            }
         }
     }
 }

@@ -129,10 +129,20 @@ pub async fn tend(fleet: Fleet, mut end: channel::Receiver<bool>) {
             }
             meta.save();
             if meta.leads() {
-                govern(&fleet, meta, &mut absent).await;
+                match fleet.metadata_heir().filter(|heir| gives_up_metadata(&fleet, &state) && ready.contains(heir)) {
+                    Some(heir) => fleet.hand_over_metadata(heir).await,
+                    // On the way out it begins nothing that somebody else would have to finish.
+                    None if fleet.is_leaving() => {}
+                    None => govern(&fleet, meta, &mut absent).await,
+                }
             }
         }
     }
+}
+
+/// Whether another node should lead the metadata group: this one is drained, so that it may go. One that is going already hands over by itself.
+fn gives_up_metadata(fleet: &Fleet, state: &MetaState) -> bool {
+    state.is_founded() && !state.is_active(fleet.inner.me) && !fleet.is_leaving() && fleet.led_for(META) >= HAND_OVER_AFTER
 }
 
 /// As of a shard's replica that openraft has ended; see [`super::settle`].

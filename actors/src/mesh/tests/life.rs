@@ -345,6 +345,53 @@ async fn failed_sync_is_never_acked_and_stops_what_it_touched() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dedup_run_that_does_not_read_stops_its_shard_and_nothing_is_counted_twice() {
+    let disk = SimDisk::new();
+    // Nothing that is saved stays in memory: what was counted before is looked up on the disk.
+    let simulated =
+        || MeshOptions { dedup_memory_bytes: 0, ..options(Arc::new(disk.clone()), Arc::new(SystemClock::new()), Path::new("/data"), 2) };
+    let both = |events: std::ops::Range<u64>| [0, 1].map(|shard| (ShardId(shard), batch(events.clone()))).to_vec();
+    let mesh = boot::start(simulated(), Blocking::Threads, None).await.expect("start");
+    assert!(mesh.append(both(0..1_000), TIMEOUT).await.iter().all(Result::is_ok));
+    for shard in mesh.inner.shards.running() {
+        shard.parts.replica.trigger_snapshot();
+        shard.parts.replica.snapshot_of_now().await;
+    }
+    mesh.shutdown().await;
+    let mesh = boot::start(simulated(), Blocking::Threads, None).await.expect("start");
+    let runs: BTreeMap<_, _> = disk.files().into_iter().filter(|(path, _)| path.starts_with("/data/shards/0")).collect();
+    let runs: Vec<_> =
+        runs.into_iter().filter(|(path, _)| path.file_name().is_some_and(|n| n.to_string_lossy().contains("dedup"))).collect();
+    assert!(!runs.is_empty());
+    for (path, _) in &runs {
+        disk.truncate(path, 0).expect("damage");
+    }
+
+    let failed = mesh.append(both(0..10), TIMEOUT).await;
+    let why = match &failed[0] {
+        Err(AppendError::Stopped { detail, .. }) => detail.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert!(runs.iter().any(|(path, _)| why.contains(&*path.file_name().expect("a name").to_string_lossy())), "{why}");
+    assert_eq!(failed[1].as_ref().map(|o| (o.counted, o.duplicates)), Ok((0, 10)), "the other goes on");
+    let status = mesh.status();
+    assert!(status[0].stopped.is_some() && status[1].stopped.is_none() && !mesh.is_ready(), "{status:?}");
+    let answers = mesh.query(count_query(), TIMEOUT, Patience::All).await.answers;
+    let answered: Vec<(u16, bool)> = answers.iter().map(|(shard, answer)| (shard.0, answer.is_ok())).collect();
+    assert_eq!(answered, [(0, false), (1, true)], "{answers:?}");
+    mesh.shutdown().await;
+
+    for (path, bytes) in &runs {
+        disk.put(path, bytes);
+    }
+    let mesh = boot::start(simulated(), Blocking::Threads, None).await.expect("with the file back all is there");
+    let again = mesh.append(both(0..1_000), TIMEOUT).await;
+    assert!(again.iter().all(|o| o.as_ref().is_ok_and(|o| (o.counted, o.duplicates) == (0, 1_000))), "{again:?}");
+    assert_eq!(counts(&mesh).await, BTreeMap::from([(0, 1_000), (1, 1_000)]));
+    mesh.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn query_that_runs_out_of_time_says_so_for_every_shard() {
     let dir = tempfile::tempdir().expect("directory");
     let mesh = Mesh::start(real(dir.path())).await.expect("start");

@@ -19,6 +19,8 @@ use crate::replicator::{Committed, Replicator, ReplicatorError};
 
 const SHARD: ShardId = ShardId(2);
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Longer than a lease on a leader that is gone, which forbids votes.
+const TURN: Duration = Duration::from_secs(2);
 
 struct Answers(ReplicaServer);
 
@@ -65,6 +67,8 @@ impl Node {
         let networks = PeerNetworks::new(Arc::new(peers.clone()), SHARD);
         let open = OpenReplica { node: number, shard: SHARD, log, state, stop };
         let replica = RaftReplica::join(open, networks).await.expect("replica");
+        // As of every replica of a fleet: whoever looks for a leader has one stand.
+        replica.raft().runtime_config().elect(false);
         server.add(SHARD, replica.raft().clone());
         Self { id, peers, replica, state: shared, _log: log_thread }
     }
@@ -116,13 +120,24 @@ fn meet(nodes: &[Node]) {
     nodes.iter().for_each(|node| node.peers.set_targets(targets.clone()));
 }
 
+/// Whoever leads. Where nobody does, one node stands, as in a fleet: openraft draws a replica's election time-out once and for all, and two that drew nearly the
+/// same stand at the same time in every term and split the votes for ever. It is the one with the most of the log, which no other refuses.
 async fn leader<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> &'a Node {
     let nodes: Vec<&Node> = nodes.into_iter().collect();
-    let leads = nodes.iter().map(|node| {
-        let wait = node.replica.raft().wait(Some(PATIENCE));
-        async move { wait.metrics(|m| m.state == ServerState::Leader, "leads").await.map(|_| *node) }.boxed()
-    });
-    futures::future::select_ok(leads).await.expect("somebody leads").0
+    let found = async {
+        loop {
+            let leads = nodes.iter().map(|node| {
+                let wait = node.replica.raft().wait(Some(TURN));
+                async move { wait.metrics(|m| m.state == ServerState::Leader, "leads").await.map(|_| *node) }.boxed()
+            });
+            if let Ok((leader, _)) = futures::future::select_ok(leads).await {
+                return leader;
+            }
+            let heir = nodes.iter().max_by_key(|node| node.replica.group().last_log_index).expect("there are nodes");
+            heir.replica.stand().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, found).await.expect("somebody leads")
 }
 
 /// Writes where somebody leads, until it is acked: what a client does.

@@ -80,6 +80,19 @@ impl Http {
         }
     }
 
+    /// A figure of the node's own, summed over its series.
+    ///
+    /// # Errors
+    /// It does not tell it.
+    pub async fn figure(&self, node: &Node, name: &str) -> Result<f64> {
+        let answer = self.client.get(node.url("/metrics")).timeout(ASK_TIME_MAX).send().await?;
+        let text = answer.error_for_status()?.text().await?;
+        let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        let values: Vec<f64> = text.lines().filter(of_name).filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
+        anyhow::ensure!(!values.is_empty(), "{}: /metrics has no {name}", node.name);
+        Ok(values.iter().sum())
+    }
+
     pub async fn ask(&self, node: &Node, path: &str, query: &[(&str, &str)], time_max: Duration) -> Asked {
         self.read(self.client.get(node.url(path)).query(query).timeout(time_max)).await
     }

@@ -2,6 +2,7 @@ import { ArrowRight } from "lucide-react";
 import type { ReactNode } from "react";
 import type { Cluster, Shard } from "../../api/operations";
 import { SERIES_COLORS } from "../../charts/model";
+import { number } from "../../lib/format";
 
 /** A shard that changed hands within this stands out, in milliseconds. */
 const FRESH_MS = 15_000;
@@ -58,14 +59,14 @@ export function ShardMap({ state }: { state: Cluster }) {
 function Tile({ shard: s, color, nowMs }: { shard: Shard; color: string | null; nowMs: number }) {
   const isDown = s.stopped !== null || s.leader === null;
   const moved = s.last_failover && nowMs - Date.parse(s.last_failover.at) < FRESH_MS ? s.last_failover : null;
-  const tone = isDown ? "border-bad text-bad" : s.lag > 0 ? "border-warn" : moved ? "border-accent" : "border-line";
+  const tone = isDown ? "border-bad text-bad" : s.lag ? "border-warn" : moved ? "border-accent" : "border-line";
   const what = s.stopped
     ? `stopped: ${s.stopped}`
     : s.leader === null
       ? "no leader"
       : [
           `led by ${s.leader}`,
-          `lag ${s.lag}`,
+          `lag ${number(s.lag)}`,
           ...(s.coming.length ? [`moving to ${s.coming.map((c) => c.node).join(", ")}`] : []),
           ...(moved ? [`taken over from ${moved.from} just now`] : []),
         ].join(", ");
@@ -85,7 +86,7 @@ function Tile({ shard: s, color, nowMs }: { shard: Shard; color: string | null; 
         <span className="truncate">{isDown ? (s.stopped ? "stopped" : "no leader") : s.leader}</span>
       </span>
       <span aria-hidden className="block truncate text-xs text-muted">
-        {s.coming.length ? `to ${s.coming.map((c) => c.node).join(", ")}` : `lag ${s.lag}`}
+        {s.coming.length ? `to ${s.coming.map((c) => c.node).join(", ")}` : `lag ${number(s.lag)}`}
       </span>
       <span className="sr-only">{what}</span>
     </li>

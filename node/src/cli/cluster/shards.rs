@@ -77,6 +77,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn figures_that_are_unknown_are_left_open() {
+        let mut cluster = fleet(None, None);
+        let unknown = json!({ "shard": 1, "leader": "n2", "term": null, "commit": null, "lag": null, "events": null });
+        cluster.shards[1] = serde_json::from_value(unknown).expect("read");
+        let table = as_table(&cluster);
+        assert_eq!(table.to_csv().lines().nth(2), Some("1,ok,n2,,,,,,"));
+        let text = table.to_text(true);
+        let row = text.lines().find(|line| line.contains("n2") && !line.contains("n1")).expect("the shard");
+        assert_eq!((row.matches('–').count(), row.contains('0')), (5, false), "{text}");
+    }
+
+    #[test]
     fn replicas_at_one_place_in_the_log_are_compared() {
         let mut cluster = fleet(None, None);
         let members = |entries: [(u64, &str); 3]| {

@@ -42,10 +42,11 @@ pub struct Shard {
     pub placed: Vec<String>,
     pub coming: Vec<Coming>,
     pub going: Vec<String>,
-    pub term: u64,
-    pub commit: u64,
-    pub lag: u64,
-    pub events: u64,
+    /// None, like the figures below, while the node that tells it has heard of no replica.
+    pub term: Option<u64>,
+    pub commit: Option<u64>,
+    pub lag: Option<u64>,
+    pub events: Option<u64>,
     pub stopped: Option<String>,
 }
 

@@ -182,6 +182,14 @@ fn expose_node(app: &App, out: &mut Exposition) {
     if let Some(fleet) = app.mesh.fleet() {
         let dropped = fleet.gossip_dropped() as f64;
         out.single("tallymesh_gossip_dropped_total", Counter, "Gossip datagrams that no holder of the cookie has sealed.", dropped);
+        let removed = fleet.leftovers_removed();
+        for (name, help, value) in [
+            ("tallymesh_leftovers_removed_total", "Replicas that were given up and whose leftovers here were removed.", removed.replicas),
+            ("tallymesh_leftovers_removed_bytes_total", "Bytes of their files.", removed.bytes),
+            ("tallymesh_leftovers_failures_total", "Attempts at that which failed and are made again.", removed.failures),
+        ] {
+            out.single(name, Counter, help, value as f64);
+        }
     }
     let door = app.ingest.admission();
     out.single("tallymesh_admission_held_bytes", Gauge, "Bytes of requests not answered yet.", door.held_bytes as f64);

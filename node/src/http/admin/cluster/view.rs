@@ -74,22 +74,30 @@ struct ClusterShard {
     coming: Vec<Coming>,
     /// Nodes that give their replica up.
     going: Vec<String>,
-    term: u64,
+    /// Null, like the figures below, while the node that answers has heard of no replica.
+    #[schema(required)]
+    term: Option<u64>,
     /// Last entry of the leader's log.
-    last_log: u64,
-    commit: u64,
-    applied: u64,
+    #[schema(required)]
+    last_log: Option<u64>,
+    #[schema(required)]
+    commit: Option<u64>,
+    #[schema(required)]
+    applied: Option<u64>,
     /// Entries that the replica which is furthest behind lacks.
-    lag: u64,
+    #[schema(required)]
+    lag: Option<u64>,
     /// Last entry that a snapshot of the leader covers.
-    snapshot: u64,
+    #[schema(required)]
+    snapshot: Option<u64>,
     #[schema(required, format = DateTime)]
     last_snapshot: Option<String>,
     /// Why it stopped; null when it works.
     #[schema(required)]
     stopped: Option<String>,
     /// Events counted since the shard was made.
-    events: u64,
+    #[schema(required)]
+    events: Option<u64>,
     /// Event time before which no open window remains; null before the first event.
     #[schema(required, format = DateTime)]
     watermark: Option<String>,
@@ -156,8 +164,8 @@ fn this_is_ready(app: &App) -> bool {
     app.mesh.is_ready() && !app.life.is_draining()
 }
 
-/// What is said of a shard by the replica that leads it, or is furthest.
-fn figures(shard: u16, leader: Option<String>, s: &ShardStatus) -> ClusterShard {
+/// What is said of a shard by the replica that leads it, or is furthest; nothing is known where there is none.
+fn figures(shard: u16, leader: Option<String>, status: Option<&ShardStatus>) -> ClusterShard {
     ClusterShard {
         shard,
         leader,
@@ -165,16 +173,16 @@ fn figures(shard: u16, leader: Option<String>, s: &ShardStatus) -> ClusterShard 
         placed: Vec::new(),
         coming: Vec::new(),
         going: Vec::new(),
-        term: s.term,
-        last_log: s.last_log_index,
-        commit: s.committed_index,
-        applied: s.applied_index,
-        lag: s.committed_index.saturating_sub(s.applied_index),
-        snapshot: s.snapshot_index,
-        last_snapshot: s.last_snapshot_ms.map(rfc3339),
-        stopped: s.stopped.clone(),
-        events: s.events,
-        watermark: (s.watermark_ms > i64::MIN && s.events > 0).then(|| rfc3339(s.watermark_ms)),
+        term: status.map(|s| s.term),
+        last_log: status.map(|s| s.last_log_index),
+        commit: status.map(|s| s.committed_index),
+        applied: status.map(|s| s.applied_index),
+        lag: status.map(|s| s.committed_index.saturating_sub(s.applied_index)),
+        snapshot: status.map(|s| s.snapshot_index),
+        last_snapshot: status.and_then(|s| s.last_snapshot_ms).map(rfc3339),
+        stopped: status.and_then(|s| s.stopped.clone()),
+        events: status.map(|s| s.events),
+        watermark: status.filter(|s| s.watermark_ms > i64::MIN && s.events > 0).map(|s| rfc3339(s.watermark_ms)),
         last_failover: None,
     }
 }
@@ -210,15 +218,18 @@ fn alone(app: &App) -> Cluster {
 
 fn of_alone(name: &str, status: &ShardStatus) -> ClusterShard {
     let leader = status.leader.filter(|_| status.stopped.is_none()).map(|_| name.to_owned());
+    // One that could not be opened says why, and of nothing how much.
+    let open = status.is_open.then_some(status);
     let replica = ClusterReplica {
         node: name.to_owned(),
         role: if leader.is_some() { Role::Leader } else { Role::Follower },
-        applied: Some(status.applied_index),
-        lag: Some(0),
+        applied: open.map(|status| status.applied_index),
+        lag: open.map(|_| 0),
         checksum: None,
         stopped: status.stopped.clone(),
     };
-    ClusterShard { replicas: vec![replica], placed: vec![name.to_owned()], ..figures(status.shard, leader, status) }
+    let stopped = status.stopped.clone();
+    ClusterShard { replicas: vec![replica], placed: vec![name.to_owned()], stopped, ..figures(status.shard, leader, open) }
 }
 
 fn of_fleet(app: &App, view: ClusterView) -> Cluster {
@@ -254,8 +265,8 @@ fn of_shard(shard: &fleet::ClusterShard, name: &dyn Fn(&u64) -> String) -> Clust
     let statuses = || shard.replicas.iter().filter_map(|replica| Some((replica.member, replica.status.as_ref()?)));
     let leads = |member: &u64| Some(*member) == shard.leader;
     let first = statuses().find(|(member, _)| leads(member)).or_else(|| statuses().max_by_key(|(_, status)| status.applied_index));
-    let first = first.map(|(_, status)| status.clone()).unwrap_or_default();
-    let end = first.last_log_index;
+    let first = first.map(|(_, status)| status);
+    let behind = |status: &ShardStatus| first.map(|first| first.last_log_index.saturating_sub(status.applied_index));
     let replica = |replica: &fleet::ClusterReplica| ClusterReplica {
         node: name(&replica.member),
         role: match (leads(&replica.member), replica.votes) {
@@ -264,7 +275,7 @@ fn of_shard(shard: &fleet::ClusterShard, name: &dyn Fn(&u64) -> String) -> Clust
             (false, false) => Role::Learner,
         },
         applied: replica.status.as_ref().map(|status| status.applied_index),
-        lag: replica.status.as_ref().map(|status| end.saturating_sub(status.applied_index)),
+        lag: replica.status.as_ref().and_then(behind),
         checksum: replica.checksum.map(|checksum| format!("{checksum:016x}")),
         stopped: replica.status.as_ref().and_then(|status| status.stopped.clone()),
     };
@@ -278,13 +289,76 @@ fn of_shard(shard: &fleet::ClusterShard, name: &dyn Fn(&u64) -> String) -> Clust
         placed: shard.placed.iter().map(name).collect(),
         coming: shard.coming.iter().map(coming).collect(),
         going: shard.going.iter().map(name).collect(),
-        lag: statuses().map(|(_, status)| end.saturating_sub(status.applied_index)).max().unwrap_or(0),
+        lag: statuses().filter_map(|(_, status)| behind(status)).max(),
         last_failover: shard.last_failover.map(|failover| ClusterFailover {
             at: rfc3339(failover.at_ms),
             from: name(&failover.from),
             to: name(&failover.to),
             gap_ms: failover.gap_ms,
         }),
-        ..figures(shard.shard, shard.leader.as_ref().map(name), &first)
+        ..figures(shard.shard, shard.leader.as_ref().map(name), first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A shard's JSON as a node shows it that has these reports of its replicas, each by a member's number.
+    fn shown(leader: Option<u64>, replicas: Vec<(u64, Option<ShardStatus>)>) -> Value {
+        let replica = |(member, status)| fleet::ClusterReplica { member, votes: true, status, checksum: None };
+        let shard = fleet::ClusterShard {
+            shard: 3,
+            leader,
+            placed: vec![1, 2],
+            replicas: replicas.into_iter().map(replica).collect(),
+            coming: Vec::new(),
+            going: Vec::new(),
+            last_failover: None,
+        };
+        serde_json::to_value(of_shard(&shard, &|member: &u64| format!("n{member}"))).expect("JSON")
+    }
+
+    const FIGURES: [&str; 7] = ["term", "last_log", "commit", "applied", "lag", "snapshot", "events"];
+
+    #[test]
+    fn what_was_not_heard_of_a_shard_is_null_and_not_zero() {
+        // Who leads is known sooner than who else is in the group, and by whom does not say how much.
+        for shard in [shown(Some(1), Vec::new()), shown(None, vec![(1, None), (2, None)])] {
+            for figure in FIGURES.into_iter().chain(["last_snapshot", "watermark", "stopped"]) {
+                assert_eq!(shard.get(figure), Some(&Value::Null), "{figure}: {shard}");
+            }
+        }
+        assert_eq!(shown(Some(1), Vec::new())["leader"], "n1");
+        let new = shown(None, vec![(1, Some(ShardStatus::default())), (2, None)]);
+        for figure in FIGURES {
+            assert_eq!(new[figure], 0, "{figure} of a replica that is there and has nothing: {new}");
+        }
+        assert_eq!(new["replicas"][1]["lag"], Value::Null);
+    }
+
+    #[test]
+    fn figures_are_those_of_the_leader_else_of_whoever_is_furthest() {
+        let status = |applied_index, events| ShardStatus { term: 4, last_log_index: 9, applied_index, events, ..ShardStatus::default() };
+        let replicas = || vec![(1, Some(status(7, 70))), (2, Some(status(8, 80)))];
+        let (led, lost) = (shown(Some(1), replicas()), shown(None, replicas()));
+        assert_eq!((&led["events"], &lost["events"]), (&json!(70), &json!(80)));
+        assert_eq!((&led["term"], &led["lag"], &led["replicas"][1]["lag"]), (&json!(4), &json!(2), &json!(1)));
+    }
+
+    #[test]
+    fn shard_that_could_not_be_opened_says_why_and_no_figures() {
+        let status = ShardStatus { shard: 2, stopped: Some("damaged".to_owned()), ..ShardStatus::default() };
+        let shard = serde_json::to_value(of_alone("n1", &status)).expect("JSON");
+        assert_eq!((&shard["stopped"], &shard["replicas"][0]["stopped"]), (&json!("damaged"), &json!("damaged")));
+        for figure in FIGURES {
+            assert_eq!(shard[figure], Value::Null, "{figure}: {shard}");
+        }
+        assert_eq!(shard["replicas"][0]["applied"], Value::Null);
+        let running = ShardStatus { is_open: true, events: 5, ..status };
+        let shard = serde_json::to_value(of_alone("n1", &running)).expect("JSON");
+        assert_eq!((&shard["events"], &shard["stopped"]), (&json!(5), &json!("damaged")), "it stopped while it ran");
     }
 }
