@@ -19,6 +19,9 @@ const COMPACT_BLOCK_BYTES_MAX: usize = super::TICK_MERGE_BYTES_MAX / 4;
 const COMPACT_HOUR_BYTES_MAX: usize = 128 << 10;
 /// The same for minutes that were folded: blocks that large hold whole minutes, and share few windows.
 const COMPACT_FOLDED_MINUTE_BYTES_MAX: usize = 256 << 10;
+/// So many blocks that hold the same moment are compacted whatever was said above: they are of events that came late, or again and again, and repeat each other's
+/// windows. Blocks of a stream that comes once follow each other, and share a minute at most.
+const COMPACT_OVERLAPPING_BLOCKS_MIN: usize = 4;
 /// Smaller blocks are compacted as if they had this size, in bytes.
 const COMPACT_BLOCK_BYTES_FLOOR: usize = 4_096;
 
@@ -65,12 +68,31 @@ impl Partition {
             Grain::Day => (COMPACT_OPEN_BLOCKS_MIN, COMPACT_BLOCK_BYTES_MAX, COMPACT_BLOCK_BYTES_MAX),
         };
         let of = [(true, COMPACT_FOLDED_BLOCKS_MIN, folded_max), (false, open_min, open_max)];
-        of.into_iter().find_map(|(folded, blocks_min, block_max)| {
+        let by_size = of.into_iter().find_map(|(folded, blocks_min, block_max)| {
             let sizes = self.blocks.iter().enumerate().filter(|(_, b)| b.folded == folded);
-            let sizes = sizes.map(|(at, b)| (b.block.bytes().len().max(COMPACT_BLOCK_BYTES_FLOOR), at)).collect();
-            pick_tier(sizes, blocks_min, block_max, super::TICK_MERGE_BYTES_MAX)
-        })
+            pick_tier(sizes.map(|(at, b)| (size(b), at)).collect(), blocks_min, block_max, super::TICK_MERGE_BYTES_MAX)
+        });
+        // Minutes that are open still are compacted when they are folded.
+        by_size.or_else(|| self.pick_overlapping(true)).or_else(|| if grain == Grain::Minute { None } else { self.pick_overlapping(false) })
     }
+
+    /// Of the blocks that hold the moment which most of them do.
+    fn pick_overlapping(&self, folded: bool) -> Option<Vec<usize>> {
+        let blocks = || self.blocks.iter().enumerate().filter(|(_, b)| b.folded == folded && size(b) <= COMPACT_BLOCK_BYTES_MAX);
+        let (mut starts, mut ends): (Vec<i64>, Vec<i64>) = blocks().map(|(_, b)| (b.block.first_ms, b.block.last_ms)).unzip();
+        starts.sort_unstable();
+        ends.sort_unstable();
+        // There are never more of them than where one begins.
+        let depth = |ms: i64| starts.partition_point(|start| *start <= ms) - ends.partition_point(|end| *end < ms);
+        let deepest = starts.iter().copied().max_by_key(|ms| (depth(*ms), -ms))?;
+        let holding = blocks().filter(|(_, b)| b.block.first_ms <= deepest && deepest <= b.block.last_ms);
+        let sizes = holding.map(|(at, b)| (size(b), at)).collect();
+        pick_tier(sizes, COMPACT_OVERLAPPING_BLOCKS_MIN, COMPACT_BLOCK_BYTES_MAX, super::TICK_MERGE_BYTES_MAX)
+    }
+}
+
+fn size(stored: &Stored) -> usize {
+    stored.block.bytes().len().max(COMPACT_BLOCK_BYTES_FLOOR)
 }
 
 /// Size-tiered choice among (bytes, position): the most parts, smallest first, of which the largest is at most twice the others together, so

@@ -99,6 +99,30 @@ fn one_tick_merges_a_bounded_number_of_bytes_and_later_ones_the_rest() {
 }
 
 #[test]
+fn windows_that_come_again_and_again_are_joined_whatever_the_size_of_their_blocks() {
+    const ROUNDS: u64 = 16;
+    const WINDOWS: u64 = 16_384;
+    let mut store = WindowStore::new(settings());
+    let mut now = T0 + HOUR_MS;
+    for round in 0..ROUNDS {
+        for i in 0..WINDOWS {
+            let (key, minute) = ((i % 1_024) as u32, (i / 1_024) as i64);
+            let id = round * WINDOWS + i;
+            let time_ms = T0 + minute * MINUTE_MS + round as i64;
+            store.append(now, Row { key, time_ms, id, user: mix(id) | 1, session: mix(id) | 1, value: 0.5 });
+        }
+        now += 2 * LATENESS_MS;
+        (0..3).for_each(|_| store.tick(now));
+        let [minutes, hours, _] = store.stats().windows;
+        assert!(minutes <= 6 * WINDOWS, "round {round}: {minutes} of {WINDOWS}");
+        assert!(hours <= 6 * 1_024, "round {round}: {hours} of 1024");
+    }
+    for grain in Grain::ALL {
+        assert_eq!(total(&store, grain, T0, T0 + DAY_MS, 1_024), ROUNDS * WINDOWS, "{grain:?}");
+    }
+}
+
+#[test]
 fn each_grain_is_kept_as_long_as_its_retention_says() {
     let kept = WindowSettings {
         retention_minute_ms: Some(DAY_MS),
