@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 
 use super::value_of_bin;
 
-/// Distinct bins that are kept as a sorted list.
+/// Distinct bins up to which a sorted list takes in others.
 const LISTED_BINS_MAX: usize = 32;
 /// Stretch of bins that is kept as an array, a factor of 8 x 10^8 between the smallest and the largest value.
 const ARRAY_BINS_MAX: i64 = 1_024;
-/// Bins that come as a list become an array where one of so many places is used, so that what they take is bounded by what they came as.
+/// Bins that come as a list become an array where one of so many places is used, and stay a list else, so that what they take is bounded by what they came as.
 const ARRAY_FILL_MIN: i64 = 4;
 /// Arrays grow in steps of so many bins.
 const ARRAY_STEP_BINS: i64 = 64;
 
 #[derive(Clone, Debug)]
 enum Bins {
-    /// Ascending.
+    /// Ascending; more of them than [`LISTED_BINS_MAX`] only as they came, and nothing is inserted into those.
     List(Vec<(i32, u64)>),
     /// Count of bin `base + i`.
     Array {
@@ -55,14 +55,13 @@ impl Quantiles {
         let zeros = list.binary_search_by_key(&0, |b| b.0).map_or(0, |at| list.remove(at).1);
         let (first, last) = (list.first().map_or(0, |b| i64::from(b.0)), list.last().map_or(0, |b| i64::from(b.0)));
         let span = last - first + 1;
-        let bins = if list.len() <= LISTED_BINS_MAX {
-            Bins::List(list)
-        } else if span <= ARRAY_BINS_MAX && span <= ARRAY_FILL_MIN * list.len() as i64 {
+        let bins = if list.len() > LISTED_BINS_MAX && span <= ARRAY_BINS_MAX && span <= ARRAY_FILL_MIN * list.len() as i64 {
             let mut counts = vec![0; span as usize];
             list.iter().for_each(|&(bin, count)| counts[(i64::from(bin) - first) as usize] = count);
             Bins::Array { base: first as i32, counts }
         } else {
-            Bins::Tree(list.into_iter().collect())
+            // It is most often added to something else; what is added to it finds another form when it needs one.
+            Bins::List(list)
         };
         Self { bins, zeros, count }
     }
@@ -72,18 +71,23 @@ impl Quantiles {
         self.count += count;
         if bin == 0 {
             self.zeros += count;
-            return;
+        } else {
+            self.put(bin, count);
         }
+    }
+
+    #[inline]
+    fn put(&mut self, bin: i32, count: u64) {
         if let Bins::Array { base, counts } = &mut self.bins
             && let Some(held) = counts.get_mut(i64::from(bin).wrapping_sub(i64::from(*base)) as usize)
         {
             *held += count;
             return;
         }
-        self.add_elsewhere(bin, count);
+        self.put_elsewhere(bin, count);
     }
 
-    fn add_elsewhere(&mut self, bin: i32, count: u64) {
+    fn put_elsewhere(&mut self, bin: i32, count: u64) {
         match &mut self.bins {
             Bins::List(list) => match list.binary_search_by_key(&bin, |b| b.0) {
                 Ok(at) => list[at].1 += count,
@@ -118,16 +122,18 @@ impl Quantiles {
     }
 
     pub fn merge(&mut self, other: &Self) {
-        if self.count == 0 {
-            *self = other.clone();
-        } else if !self.add_array(other) {
-            other.bins().for_each(|(bin, count)| self.add(bin, count));
+        if matches!(&self.bins, Bins::List(list) if list.is_empty()) {
+            self.bins = other.bins.clone();
+        } else if !self.add_array(&other.bins) {
+            iter(&other.bins).for_each(|(bin, count)| self.put(bin, count));
         }
+        self.zeros += other.zeros;
+        self.count += other.count;
     }
 
     /// Adds what is an array to an array, if one array can hold both: bin for bin, without asking of each where it belongs.
-    fn add_array(&mut self, other: &Self) -> bool {
-        let (Bins::Array { base, counts }, Bins::Array { base: from, counts: theirs }) = (&mut self.bins, &other.bins) else {
+    fn add_array(&mut self, other: &Bins) -> bool {
+        let (Bins::Array { base, counts }, Bins::Array { base: from, counts: theirs }) = (&mut self.bins, other) else {
             return false;
         };
         let first = i64::from(*base).min(i64::from(*from));
@@ -143,8 +149,6 @@ impl Quantiles {
         counts.resize((end - first) as usize, 0);
         let at = (i64::from(*from) - first) as usize;
         counts[at..].iter_mut().zip(theirs).for_each(|(held, count)| *held += count);
-        self.zeros += other.zeros;
-        self.count += other.count;
         true
     }
 
