@@ -239,7 +239,8 @@ impl Shared {
         while let (Some(again), Some(stale)) = (&mut again, again::stale_shards(&shards, &outcomes)) {
             let left = || self.limits.append_timeout.saturating_sub(self.clock.monotonic().saturating_sub(started));
             let Some(parts) = again.parts(&stale, left()).await else { break };
-            if fits_queues(&parts, self.mesh.shards(), self.limits.shard_queue_bytes_max).is_err() {
+            // What is sent without any time left may count and not be known to; that it is stale is certain.
+            if left().is_zero() || fits_queues(&parts, self.mesh.shards(), self.limits.shard_queue_bytes_max).is_err() {
                 break;
             }
             let made: Vec<ShardId> = parts.iter().map(|(shard, _)| *shard).collect();

@@ -17,6 +17,8 @@ const END_SNAPSHOT_LOG_BYTES_MIN: u64 = 1 << 20;
 const END_SNAPSHOTS_TIME_MAX: Duration = Duration::from_secs(2);
 /// Leads are handed over, tried again where it failed, for this long; whoever is left with one is elected away from.
 const LEAVE_TIME_MAX: Duration = Duration::from_secs(4);
+/// The lead of the metadata group is offered so often: without it only placements and definitions wait, and a member of an older build does not take it.
+const METADATA_OFFERS_MAX: usize = 2;
 /// What is in the queues at the end has this long to become durable.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
 
@@ -26,9 +28,11 @@ impl Mesh {
         let Some(fleet) = &self.inner.fleet else { return };
         fleet.leave();
         let until = Instant::now() + LEAVE_TIME_MAX;
+        let mut offers = 0;
         loop {
             let heirs: Vec<_> = self.inner.shards.running().iter().filter_map(|s| Some((s.parts.id, fleet.heir(s.parts.id)?))).collect();
-            let metadata = fleet.metadata_heir();
+            let metadata = fleet.metadata_heir().filter(|_| offers < METADATA_OFFERS_MAX);
+            offers += 1;
             if (heirs.is_empty() && metadata.is_none()) || Instant::now() >= until {
                 return;
             }

@@ -170,21 +170,27 @@ impl Mesh {
         tokio::time::timeout(wait, heard).await.ok().flatten()
     }
 
-    /// Has a shard that this node leads follow what the cluster agreed on.
-    pub(crate) async fn bring_settings(&self, shard: ShardId, wanted: &ShardSettings) {
-        let Some(Slot::Running(running)) = self.inner.shards.get(shard) else { return };
+    /// Has a shard that this node leads follow what the cluster agreed on. The last index of its log, if that may be waiting there for a majority.
+    pub(crate) async fn bring_settings(&self, shard: ShardId, wanted: &ShardSettings) -> Option<u64> {
+        let Some(Slot::Running(running)) = self.inner.shards.get(shard) else { return None };
         let differs = match running.parts.state.try_read() {
             Some(applied) => applied.state.settings() != wanted,
             None => false,
         };
         if !differs {
-            return;
+            return None;
         }
-        // Without a majority it would wait for one for ever, and the node's end for it. That it is in the log twice harms nothing.
-        let proposed =
-            tokio::time::timeout(SETTINGS_TIME_MAX, boot::propose(&running.parts, |stamp| encode_configure(stamp, wanted))).await;
-        if let Err(error) = proposed.unwrap_or_else(|_| Err("no majority took them in time".to_owned())) {
-            tracing::info!(%shard, error, "the shard's settings could not be brought up to date; it is tried again");
+        // Without a majority it would wait for one for ever, and the node's end for it.
+        match tokio::time::timeout(SETTINGS_TIME_MAX, boot::propose(&running.parts, |stamp| encode_configure(stamp, wanted))).await {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => {
+                tracing::info!(%shard, error, "the shard's settings could not be brought up to date; it is tried again");
+                None
+            }
+            Err(_) => {
+                tracing::info!(%shard, "the shard's settings wait for a majority");
+                Some(running.parts.replica.status().last_log_index)
+            }
         }
     }
 }

@@ -16,6 +16,10 @@ use super::collect::Kept;
 use super::read::{Batch, Reading};
 use super::{Ingest, IngestRequest, read_apart};
 
+/// So long a node waits to hear of definitions that a shard has already; it is milliseconds, unless it is cut off from those who agree on them. Then another node
+/// does better.
+const DEFINITIONS_WAIT_MAX: Duration = Duration::from_secs(1);
+
 /// What a request's batches are made of again.
 pub struct Again<'r> {
     pub ingest: &'r Ingest,
@@ -35,7 +39,7 @@ impl Again<'_> {
     /// would be judged otherwise.
     pub async fn parts(&mut self, shards: &[ShardId], left: Duration) -> Option<Vec<(ShardId, AlignedVec<16>)>> {
         let shared = &self.ingest.shared;
-        let definitions = shared.mesh.definitions_after(self.version, left).await?;
+        let definitions = shared.mesh.definitions_after(self.version, left.min(DEFINITIONS_WAIT_MAX)).await?;
         self.version = definitions.version();
         // Who watches has seen the events already.
         let reading = Reading { is_watched: false, ..self.ingest.reading(self.request, self.ids.clone(), definitions, self.door) };
@@ -43,7 +47,9 @@ impl Again<'_> {
         if !judged(&batch.letters).eq(judged(self.letters)) {
             return None;
         }
-        self.room.resize(batch.memory_bytes() + self.kept.bytes).await.ok()?;
+        // Never less than before: the first reading's letters, and what watchers are to see, are held on.
+        let bytes = (batch.memory_bytes() + self.kept.bytes).max(self.room.bytes());
+        self.room.resize(bytes).await.ok()?;
         shared.metrics.made_again.add(1);
         let Batch { encoded, .. } = batch;
         Some(encoded.parts.into_iter().filter(|(shard, _)| shards.contains(shard)).collect())

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use openraft::ChangeMembers;
 use tallymesh_protocol::hash::ShardId;
 use tokio::sync::watch as channel;
@@ -17,6 +18,7 @@ use super::super::{ASK_TIME_MAX, Fleet};
 use super::plan::{self, Census};
 use crate::founding::{Founder, Membership};
 use crate::raft::{Group, Peer, RaftReplica};
+use crate::replicator::{ReplicaStatus, Replicator};
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// A learner this near to its leader's log may vote, in entries.
@@ -101,9 +103,37 @@ impl Attendance {
     }
 }
 
+/// Term and log index up to which settings may wait for a majority, by shard: proposed once more they would only make its log longer.
+#[derive(Default)]
+struct Unsettled(BTreeMap<ShardId, (u64, u64)>);
+
+impl Unsettled {
+    fn waits(&self, shard: ShardId, status: &ReplicaStatus) -> bool {
+        self.0.get(&shard).is_some_and(|(term, index)| status.term == *term && status.applied_index < *index)
+    }
+
+    /// Has the shards that this node leads follow what the cluster agreed on, all at once: where there is no majority, that takes its time.
+    async fn bring(&mut self, fleet: &Fleet, state: &MetaState) {
+        let (Some(settings), Ok(mesh), false) = (&state.settings, fleet.mesh_here(), fleet.is_leaving()) else { return };
+        let replicas = fleet.replicas();
+        let led = replicas.iter().filter(|(shard, _)| state.placement.get(usize::from(shard.0)).is_some());
+        let led = led
+            .map(|(shard, replica)| (*shard, replica.status()))
+            .filter(|(shard, status)| status.is_leader && !self.waits(*shard, status));
+        let brought = join_all(led.map(async |(shard, status)| (shard, status.term, mesh.bring_settings(shard, settings).await))).await;
+        for (shard, term, waiting) in brought {
+            match waiting {
+                Some(index) => self.0.insert(shard, (term, index)),
+                None => self.0.remove(&shard),
+            };
+        }
+    }
+}
+
 pub async fn tend(fleet: Fleet, mut end: channel::Receiver<bool>) {
     let mut attendance = Attendance::default();
     let mut absent = BTreeMap::new();
+    let mut unsettled = Unsettled::default();
     loop {
         tokio::select! {
             biased;
@@ -118,22 +148,22 @@ pub async fn tend(fleet: Fleet, mut end: channel::Receiver<bool>) {
         for (shard, replica) in fleet.replicas() {
             if let Some(placement) = state.placement.get(usize::from(shard.0)) {
                 step(&fleet, &state, shard, &replica, placement, &ready).await;
-                if let (true, Some(settings), Ok(mesh)) = (replica.leadership().leads, &state.settings, fleet.mesh_here()) {
-                    mesh.bring_settings(shard, settings).await;
-                }
             }
         }
+        unsettled.bring(&fleet, &state).await;
         if let Some(meta) = fleet.meta() {
             if let Some(why) = meta.ended_by_itself() {
                 begin_again(&fleet, meta, &why).await;
             }
             meta.save();
             if meta.leads() {
-                match fleet.metadata_heir().filter(|heir| gives_up_metadata(&fleet, &state) && ready.contains(heir)) {
-                    Some(heir) => fleet.hand_over_metadata(heir).await,
-                    // On the way out it begins nothing that somebody else would have to finish.
-                    None if fleet.is_leaving() => {}
-                    None => govern(&fleet, meta, &mut absent).await,
+                if let Some(heir) = fleet.metadata_heir().filter(|heir| gives_up_metadata(&fleet, &state) && ready.contains(heir)) {
+                    fleet.hand_over_metadata(heir).await;
+                }
+                // Whoever still leads governs, an heir that would not have it or not: a drain is done by what is decided here. On the way out a node begins nothing
+                // that somebody else would have to finish.
+                if meta.leads() && !fleet.is_leaving() {
+                    govern(&fleet, meta, &mut absent).await;
                 }
             }
         }
