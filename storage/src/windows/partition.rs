@@ -17,8 +17,8 @@ const COMPACT_FOLDED_BLOCKS_MIN: usize = 4;
 const COMPACT_BLOCK_BYTES_MAX: usize = super::TICK_MERGE_BYTES_MAX / 4;
 /// The same for hours: joining those of one day saves only the cost of a block each, which such blocks can bear.
 const COMPACT_HOUR_BYTES_MAX: usize = 128 << 10;
-/// The same for minutes that were folded: blocks that large hold whole minutes, and share few windows.
-const COMPACT_FOLDED_MINUTE_BYTES_MAX: usize = 256 << 10;
+/// The same for minutes: blocks that large hold whole minutes, and share few windows. Joined over a whole hour they would soon be too large to be joined again.
+const COMPACT_MINUTE_BYTES_MAX: usize = 256 << 10;
 /// So many blocks that hold the same moment are compacted whatever was said above: they are of events that came late, or again and again, and repeat each other's
 /// windows. Blocks of a stream that comes once follow each other, and share a minute at most.
 const COMPACT_OVERLAPPING_BLOCKS_MIN: usize = 4;
@@ -63,7 +63,7 @@ impl Partition {
     /// Positions (ascending) of blocks that are worth merging into one.
     pub fn pick_compaction(&self, grain: Grain) -> Option<Vec<usize>> {
         let (open_min, open_max, folded_max) = match grain {
-            Grain::Minute => (COMPACT_OPEN_BLOCKS_MIN, COMPACT_BLOCK_BYTES_MAX, COMPACT_FOLDED_MINUTE_BYTES_MAX),
+            Grain::Minute => (COMPACT_OPEN_BLOCKS_MIN, COMPACT_MINUTE_BYTES_MAX, COMPACT_MINUTE_BYTES_MAX),
             Grain::Hour => (COMPACT_OPEN_HOURS_MIN, COMPACT_HOUR_BYTES_MAX, COMPACT_HOUR_BYTES_MAX),
             Grain::Day => (COMPACT_OPEN_BLOCKS_MIN, COMPACT_BLOCK_BYTES_MAX, COMPACT_BLOCK_BYTES_MAX),
         };
@@ -72,8 +72,7 @@ impl Partition {
             let sizes = self.blocks.iter().enumerate().filter(|(_, b)| b.folded == folded);
             pick_tier(sizes.map(|(at, b)| (size(b), at)).collect(), blocks_min, block_max, super::TICK_MERGE_BYTES_MAX)
         });
-        // Minutes that are open still are compacted when they are folded.
-        by_size.or_else(|| self.pick_overlapping(true)).or_else(|| if grain == Grain::Minute { None } else { self.pick_overlapping(false) })
+        by_size.or_else(|| self.pick_overlapping(true)).or_else(|| self.pick_overlapping(false))
     }
 
     /// Of the blocks that hold the moment which most of them do.

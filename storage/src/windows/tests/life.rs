@@ -98,8 +98,8 @@ fn one_tick_merges_a_bounded_number_of_bytes_and_later_ones_the_rest() {
     assert_eq!(store.digest(), digest);
 }
 
-#[test]
-fn windows_that_come_again_and_again_are_joined_whatever_the_size_of_their_blocks() {
+/// So much time goes by between two rounds of the same windows.
+fn windows_that_come_again_and_again(pause_ms: i64) {
     const ROUNDS: u64 = 16;
     const WINDOWS: u64 = 16_384;
     let mut store = WindowStore::new(settings());
@@ -111,7 +111,7 @@ fn windows_that_come_again_and_again_are_joined_whatever_the_size_of_their_block
             let time_ms = T0 + minute * MINUTE_MS + round as i64;
             store.append(now, Row { key, time_ms, id, user: mix(id) | 1, session: mix(id) | 1, value: 0.5 });
         }
-        now += 2 * LATENESS_MS;
+        now += pause_ms;
         (0..3).for_each(|_| store.tick(now));
         let [minutes, hours, _] = store.stats().windows;
         assert!(minutes <= 6 * WINDOWS, "round {round}: {minutes} of {WINDOWS}");
@@ -120,6 +120,16 @@ fn windows_that_come_again_and_again_are_joined_whatever_the_size_of_their_block
     for grain in Grain::ALL {
         assert_eq!(total(&store, grain, T0, T0 + DAY_MS, 1_024), ROUNDS * WINDOWS, "{grain:?}");
     }
+}
+
+#[test]
+fn windows_that_come_again_after_they_were_folded_are_joined_whatever_the_size_of_their_blocks() {
+    windows_that_come_again_and_again(2 * LATENESS_MS);
+}
+
+#[test]
+fn windows_that_come_again_before_their_hour_is_closed_are_joined_whatever_the_size_of_their_blocks() {
+    windows_that_come_again_and_again(1);
 }
 
 #[test]
