@@ -8,7 +8,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const _: () = assert!(!tallymesh_storage::planted::COMPILED_IN, "the product is never built with planted bugs");
 
 /// Freed memory goes back to the system after so long. The allocator's own second keeps a tenth more resident while batches come and go and hours are sealed
-/// (ops/bench), and a shorter time than this costs page faults.
+/// (ops/bench).
 const ALLOCATOR_PURGE_DELAY_MS: std::ffi::c_long = 100;
 /// `mi_option_purge_delay`, to which the crate gives no name; the list of options is that of the version it was looked up in.
 const ALLOCATOR_PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;

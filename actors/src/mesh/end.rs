@@ -32,7 +32,7 @@ impl Mesh {
         loop {
             let heirs: Vec<_> = self.inner.shards.running().iter().filter_map(|s| Some((s.parts.id, fleet.heir(s.parts.id)?))).collect();
             let metadata = fleet.metadata_heir().filter(|_| offers < METADATA_OFFERS_MAX);
-            offers += 1;
+            offers += usize::from(metadata.is_some());
             if (heirs.is_empty() && metadata.is_none()) || Instant::now() >= until {
                 return;
             }
