@@ -296,6 +296,16 @@ async fn found(fleet: &Fleet, meta: &MetaGroup) {
 mod tests {
     use super::*;
 
+    #[test]
+    fn settings_that_wait_for_a_majority_are_proposed_again_once_they_are_decided_or_the_term_is_over() {
+        let unsettled = Unsettled(BTreeMap::from([(ShardId(4), (7, 120))]));
+        let at = |term, applied_index| ReplicaStatus { term, applied_index, ..ReplicaStatus::default() };
+        assert!(unsettled.waits(ShardId(4), &at(7, 119)));
+        assert!(!unsettled.waits(ShardId(4), &at(7, 120)), "decided");
+        assert!(!unsettled.waits(ShardId(4), &at(8, 119)), "another leader may have dropped them");
+        assert!(!unsettled.waits(ShardId(5), &at(7, 119)), "another shard");
+    }
+
     fn group(voters: &[u64], learners: &[u64], matched: &[(u64, u64)]) -> Group {
         Group {
             leader: Some(1),
