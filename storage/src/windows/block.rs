@@ -34,6 +34,8 @@ pub(super) struct Block {
     /// Start of the first and of the last window, UTC milliseconds.
     pub first_ms: i64,
     pub last_ms: i64,
+    /// How many windows. Kept beside the bytes, so that figures do not bring those of every block into memory.
+    windows: usize,
     /// The same block elsewhere in memory has the same totals.
     derived: Arc<Derived>,
 }
@@ -86,10 +88,12 @@ impl Block {
     }
 
     fn with_summary(bytes: Bytes) -> Self {
-        let mut block = Self { bytes, grain: Grain::Minute, partition_ms: 0, first_ms: 0, last_ms: 0, derived: Arc::default() };
+        let mut block =
+            Self { bytes, grain: Grain::Minute, partition_ms: 0, first_ms: 0, last_ms: 0, windows: 0, derived: Arc::default() };
         let columns = block.columns();
-        let summary = (columns.grain(), columns.partition_ms.to_native(), columns.start_ms(0), columns.start_ms(columns.starts.len() - 1));
-        (block.grain, block.partition_ms, block.first_ms, block.last_ms) = summary;
+        let (first_ms, last_ms) = (columns.start_ms(0), columns.start_ms(columns.starts.len() - 1));
+        let summary = (columns.grain(), columns.partition_ms.to_native(), first_ms, last_ms, columns.keys.len());
+        (block.grain, block.partition_ms, block.first_ms, block.last_ms, block.windows) = summary;
         block
     }
 
@@ -115,8 +119,8 @@ impl Block {
         if bytes.len() != self.bytes.len() || !(bytes.as_ptr() as usize).is_multiple_of(BLOCK_ALIGN) {
             return Err(BlockError::Damaged("the block is not where it was written"));
         }
-        let Self { grain, partition_ms, first_ms, last_ms, .. } = *self;
-        Ok(Self { bytes, grain, partition_ms, first_ms, last_ms, derived: self.derived.clone() })
+        let Self { grain, partition_ms, first_ms, last_ms, windows, .. } = *self;
+        Ok(Self { bytes, grain, partition_ms, first_ms, last_ms, windows, derived: self.derived.clone() })
     }
 
     pub fn bytes(&self) -> &Bytes {
@@ -124,7 +128,7 @@ impl Block {
     }
 
     pub fn windows(&self) -> usize {
-        self.columns().keys.len()
+        self.windows
     }
 }
 

@@ -205,17 +205,22 @@ impl BlockBuilder {
         self.lasts.push(last);
     }
 
-    pub fn finish(mut self) -> Block {
-        self.close_start();
-        let bin_base = self.bins.iter().copied().min().unwrap_or(0);
-        let bins: Vec<u32> = self.bins.iter().map(|&b| b.wrapping_sub(bin_base) as u32).collect();
-        let capacity = 1_024
+    /// Bytes of the block at most, as far as it is made.
+    pub fn bytes_max(&self) -> usize {
+        1_024
             + 12 * self.keys.len()
             + self.users.bytes()
             + self.sessions.bytes()
             + 24 * self.sums.len()
             + 40 * self.mins.len()
-            + 8 * bins.len();
+            + 8 * self.bins.len()
+    }
+
+    pub fn finish(mut self) -> Block {
+        self.close_start();
+        let bin_base = self.bins.iter().copied().min().unwrap_or(0);
+        let bins: Vec<u32> = self.bins.iter().map(|&b| b.wrapping_sub(bin_base) as u32).collect();
+        let capacity = self.bytes_max();
         let columns = Columns {
             grain: self.grain,
             partition_ms: self.partition_ms,

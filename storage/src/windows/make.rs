@@ -52,8 +52,17 @@ struct Run<'a> {
 
 /// Merges blocks into one of `grain`, which is theirs or coarser, in the partition at `partition_ms`. Their order decides that of additions.
 pub(super) fn merge(blocks: &[&Block], grain: Grain, partition_ms: i64) -> Block {
+    let mut whole = merge_cut(blocks, grain, partition_ms, usize::MAX);
+    debug_assert_eq!(whole.len(), 1);
+    whole.swap_remove(0)
+}
+
+/// As [`merge`], into blocks that follow each other: a new one begins with the start after that which took the last to `cut_bytes`.
+pub(super) fn merge_cut(blocks: &[&Block], grain: Grain, partition_ms: i64, cut_bytes: usize) -> Vec<Block> {
     let span = super::partition_span_ms(grain) / grain.ms();
-    let mut builder = BlockBuilder::new(grain, partition_ms, blocks.iter().map(|b| b.windows()).sum());
+    let new_builder = |windows| BlockBuilder::new(grain, partition_ms, windows);
+    let mut builder = new_builder(if cut_bytes == usize::MAX { blocks.iter().map(|b| b.windows()).sum() } else { 0 });
+    let mut made: Vec<Block> = Vec::new();
     let mut merged = Merged::default();
     let mut cursors = vec![0usize; blocks.len()];
     let mut runs: Vec<Run<'_>> = Vec::new();
@@ -79,6 +88,9 @@ pub(super) fn merge(blocks: &[&Block], grain: Grain, partition_ms: i64) -> Block
         if runs.is_empty() {
             continue;
         }
+        if builder.bytes_max() >= cut_bytes {
+            made.push(std::mem::replace(&mut builder, new_builder(0)).finish());
+        }
         builder.start(index as u8);
         if runs.len() > 1 {
             order.sort_unstable();
@@ -98,5 +110,6 @@ pub(super) fn merge(blocks: &[&Block], grain: Grain, partition_ms: i64) -> Block
             }
         }
     }
-    builder.finish()
+    made.push(builder.finish());
+    made
 }

@@ -77,7 +77,7 @@ pub struct SavedWindows {
 struct Place {
     id: u64,
     saved: Saved,
-    /// The block in its file, if this save wrote it.
+    /// The block in its file, through a new map of it.
     block: Option<Arc<Block>>,
 }
 
@@ -230,10 +230,15 @@ impl WindowsSave {
         let mut places: Vec<Place> = Vec::new();
         let mut batch: Vec<&Stored> = Vec::new();
         let mut batch_bytes = 0;
+        // Pages of a map stay with the process once they were read, as merging reads every block that it merges. Through a new map they count again only
+        // when they are read again.
+        let mut maps: BTreeMap<&str, Option<Bytes>> = BTreeMap::new();
         for stored in self.partitions.iter().flat_map(|(.., blocks)| blocks) {
             match &stored.saved {
                 Some(place) if !rewritten.contains(&place.file.name) => {
-                    places.push(Place { id: stored.id, saved: place.clone(), block: None });
+                    let map = maps.entry(&place.file.name).or_insert_with(|| map_again(files, &place.file));
+                    let block = map.as_ref().and_then(|map| moved(&stored.block, &place.file, map, place.offset).ok()).map(Arc::new);
+                    places.push(Place { id: stored.id, saved: place.clone(), block });
                 }
                 _ => {
                     batch_bytes += stored.block.bytes().len();
@@ -285,6 +290,11 @@ impl WindowsSave {
         let names = wasteful.iter().map(|(file, _)| *file).chain(joined.into_iter().map(|at| kept[at].0));
         names.map(|file| file.name.clone()).collect()
     }
+}
+
+/// What cannot be mapped again goes on being read through the map that there is.
+fn map_again(files: &dyn ImmutableFiles, file: &FileRef) -> Option<Bytes> {
+    files.map(file).inspect_err(|error| tracing::warn!(file = file.name, %error, "a file of windows could not be mapped again")).ok()
 }
 
 fn write_blocks(files: &mut dyn ImmutableFiles, batch: &[&Stored], bytes: usize, places: &mut Vec<Place>) -> Result<(), StorageError> {

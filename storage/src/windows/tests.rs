@@ -32,12 +32,25 @@ fn row(key: u32, time_ms: i64, id: u64) -> Row {
     Row { key, time_ms, id, user: mix(id % 7) | 1, session: 0, value: f64::NAN }
 }
 
+/// What mapping a file again gives.
+#[derive(Default, PartialEq)]
+enum Maps {
+    /// The same bytes.
+    #[default]
+    Shared,
+    /// Bytes that lie elsewhere.
+    Anew,
+    /// An error.
+    Lost,
+}
+
 /// Files in memory; nothing checks their contents, so that damage reaches the reader.
 #[derive(Default)]
 struct MemoryFiles {
     files: BTreeMap<String, Bytes>,
     written: usize,
     reads: RefCell<usize>,
+    maps: Maps,
 }
 
 impl ImmutableFiles for MemoryFiles {
@@ -52,13 +65,23 @@ impl ImmutableFiles for MemoryFiles {
         *self.reads.borrow_mut() += 1;
         self.files.get(&file.name).cloned().ok_or_else(|| StorageError::Invalid(format!("no file {}", file.name)))
     }
+
+    fn map(&self, file: &FileRef) -> Result<Bytes, StorageError> {
+        let bytes = self.files.get(&file.name).filter(|_| self.maps != Maps::Lost);
+        let bytes = bytes.ok_or_else(|| StorageError::Invalid(format!("no file {}", file.name)))?;
+        Ok(if self.maps == Maps::Anew { aligned(bytes) } else { bytes.clone() })
+    }
+}
+
+fn aligned(bytes: &[u8]) -> Bytes {
+    let mut aligned = AlignedVec::<16>::with_capacity(bytes.len());
+    aligned.extend_from_slice(bytes);
+    Bytes::from_owner(aligned)
 }
 
 impl MemoryFiles {
     fn put(&mut self, name: &str, bytes: &[u8]) {
-        let mut aligned = AlignedVec::<16>::with_capacity(bytes.len());
-        aligned.extend_from_slice(bytes);
-        self.files.insert(name.to_owned(), Bytes::from_owner(aligned));
+        self.files.insert(name.to_owned(), aligned(bytes));
     }
 
     fn keep_only(&mut self, saved: &SavedWindows) {

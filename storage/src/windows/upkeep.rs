@@ -8,6 +8,9 @@ use super::{OPEN_HOURS_MAX, OPEN_ROWS_MAX, SEAL_ROWS, TICK_MERGE_BYTES_MAX, Wind
 
 /// Empty row buffers kept for the next tail.
 const SPARE_BUFFERS_MAX: usize = 8;
+/// What compaction makes is cut where it has so many bytes: a block that spans a whole partition overlaps all that comes later, and is soon too large to be
+/// joined with it.
+const COMPACTED_BLOCK_BYTES: usize = 1 << 20;
 /// Minutes of an hour: sealing before it seals everything.
 const WHOLE_HOUR: u64 = 60;
 
@@ -194,11 +197,11 @@ impl WindowStore {
             }
             let blocks: Vec<&Block> = inputs.iter().map(|s| &*s.block).collect();
             let folded = inputs[0].folded;
-            let block = make::merge(&blocks, grain, start_ms);
-            let stored = self.store(block, folded);
+            let made = make::merge_cut(&blocks, grain, start_ms, COMPACTED_BLOCK_BYTES);
+            let stored: Vec<Stored> = made.into_iter().map(|block| self.store(block, folded)).collect();
             if let Some(partition) = self.levels[grain as usize].get_mut(&start_ms) {
                 positions.iter().rev().for_each(|&at| drop(partition.blocks.remove(at)));
-                partition.blocks.insert(positions[0], stored);
+                partition.blocks.splice(positions[0]..positions[0], stored);
             }
         }
     }

@@ -132,6 +132,34 @@ fn windows_that_come_again_before_their_hour_is_closed_are_joined_whatever_the_s
     windows_that_come_again_and_again(1);
 }
 
+/// As a stream that is sent again and again with other events: rounds begin and end within an hour, some rows are late, so blocks span most of it.
+#[test]
+fn windows_of_a_stream_that_comes_again_are_joined_however_large_their_hour_is() {
+    const ROUND_ROWS: u64 = 60_000;
+    const KEYS: u64 = 500;
+    let mut store = WindowStore::new(settings());
+    let start_ms = T0 + 25 * MINUTE_MS;
+    let mut n = 0;
+    for _ in 0..8 {
+        for i in 0..ROUND_ROWS {
+            n += 1;
+            let r = mix(n);
+            let late_ms = if r % 50 == 0 { (mix(r) % 1_800_000) as i64 } else { 0 };
+            let time_ms = (start_ms + (i * HOUR_MS as u64 / ROUND_ROWS) as i64 - late_ms).max(start_ms);
+            let (user, session) = (mix(r ^ 1) | 1, mix(r ^ 2) | 1);
+            store.append(T0 + 2 * HOUR_MS, Row { key: (mix(r ^ 3) % KEYS) as u32, time_ms, id: n, user, session, value: 0.5 });
+            if i % 600 == 599 {
+                store.tick(T0 + 2 * HOUR_MS);
+            }
+        }
+    }
+    let stats = store.stats();
+    assert!(stats.windows[0] < 2 * 60 * KEYS, "{stats:?}");
+    assert_eq!(total(&store, Grain::Minute, T0, T0 + 2 * HOUR_MS, KEYS as usize), 8 * ROUND_ROWS);
+    let largest = store.levels[0].values().flat_map(|p| &p.blocks).map(|b| b.block.bytes().len()).max();
+    assert!(largest.is_some_and(|bytes| bytes < 2 << 20), "{largest:?} bytes in one block");
+}
+
 #[test]
 fn each_grain_is_kept_as_long_as_its_retention_says() {
     let kept = WindowSettings {
@@ -266,6 +294,32 @@ fn a_save_that_raced_with_compaction_marks_what_is_left() {
     let saved = save(&mut store, &mut files);
     let loaded = WindowStore::load(&saved.manifest, settings(), &files).expect("just written");
     assert!(shape(&loaded) == shape(&store));
+}
+
+#[test]
+fn a_save_lets_go_of_what_was_read_of_earlier_files() {
+    let mut store = WindowStore::new(settings());
+    let mut files = MemoryFiles { maps: Maps::Anew, ..MemoryFiles::default() };
+    let addresses = |store: &WindowStore| {
+        let blocks = store.levels.iter().flat_map(BTreeMap::values).flat_map(|p| &p.blocks);
+        blocks.map(|b| (b.id, b.block.bytes().as_ptr() as usize)).collect::<BTreeMap<_, _>>()
+    };
+    (0..5_000u64).for_each(|i| store.append(T0, row((i % 40) as u32, T0 + (i % 1_000) as i64, i)));
+    store.tick(T0 + HOUR_MS);
+    let first = save(&mut store, &mut files);
+    let before = addresses(&store);
+    let digest = store.digest();
+    let second = save(&mut store, &mut files);
+    assert_eq!(second.manifest, first.manifest, "nothing is written again");
+    let after = addresses(&store);
+    assert!(before.keys().eq(after.keys()) && !before.is_empty());
+    assert!(before.iter().all(|(id, address)| after[id] != *address), "they are read through another map");
+    assert_eq!(store.digest(), digest);
+    // A file that somebody removed is still read where it is mapped.
+    files.maps = Maps::Lost;
+    save(&mut store, &mut files);
+    assert_eq!(addresses(&store), after);
+    assert_eq!(store.digest(), digest);
 }
 
 #[test]
