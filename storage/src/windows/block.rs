@@ -88,8 +88,7 @@ impl Block {
     }
 
     fn with_summary(bytes: Bytes) -> Self {
-        let mut block =
-            Self { bytes, grain: Grain::Minute, partition_ms: 0, first_ms: 0, last_ms: 0, windows: 0, derived: Arc::default() };
+        let mut block = Self { bytes, grain: Grain::Minute, partition_ms: 0, first_ms: 0, last_ms: 0, windows: 0, derived: Arc::default() };
         let columns = block.columns();
         let (first_ms, last_ms) = (columns.start_ms(0), columns.start_ms(columns.starts.len() - 1));
         let summary = (columns.grain(), columns.partition_ms.to_native(), first_ms, last_ms, columns.keys.len());

@@ -135,12 +135,13 @@ fn windows_that_come_again_before_their_hour_is_closed_are_joined_whatever_the_s
 /// As a stream that is sent again and again with other events: rounds begin and end within an hour, some rows are late, so blocks span most of it.
 #[test]
 fn windows_of_a_stream_that_comes_again_are_joined_however_large_their_hour_is() {
+    const ROUNDS: u64 = 16;
     const ROUND_ROWS: u64 = 60_000;
     const KEYS: u64 = 500;
     let mut store = WindowStore::new(settings());
     let start_ms = T0 + 25 * MINUTE_MS;
     let mut n = 0;
-    for _ in 0..8 {
+    for _ in 0..ROUNDS {
         for i in 0..ROUND_ROWS {
             n += 1;
             let r = mix(n);
@@ -155,7 +156,7 @@ fn windows_of_a_stream_that_comes_again_are_joined_however_large_their_hour_is()
     }
     let stats = store.stats();
     assert!(stats.windows[0] < 2 * 60 * KEYS, "{stats:?}");
-    assert_eq!(total(&store, Grain::Minute, T0, T0 + 2 * HOUR_MS, KEYS as usize), 8 * ROUND_ROWS);
+    assert_eq!(total(&store, Grain::Minute, T0, T0 + 2 * HOUR_MS, KEYS as usize), ROUNDS * ROUND_ROWS);
     let largest = store.levels[0].values().flat_map(|p| &p.blocks).map(|b| b.block.bytes().len()).max();
     assert!(largest.is_some_and(|bytes| bytes < 2 << 20), "{largest:?} bytes in one block");
 }
