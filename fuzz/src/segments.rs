@@ -19,7 +19,8 @@ use workload::Model;
 
 const DIR: &str = "/wal";
 /// So small that segments roll and reads go to the disk.
-const OPTIONS: WalOptions = WalOptions { segment_bytes: 1_024, batch_bytes_max: 1_024, queue_bytes_max: 1 << 20, cache_bytes_max: 600 };
+const OPTIONS: WalOptions =
+    WalOptions { segment_bytes: 1_024, batch_bytes_max: 1_024, queue_bytes_max: 1 << 20, cache_bytes_max: 600, ahead_bytes: 2_048 };
 
 /// First byte, bit 0: a workload and what happens to its files, or the files themselves.
 pub fn run(data: &[u8]) {

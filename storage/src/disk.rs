@@ -75,6 +75,11 @@ impl ReadAt for Bytes {
 /// An open file, written at its end only.
 pub trait DiskFile: Send {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Makes the file so many zeroes longer than what was appended, which later appends write over: where a file does not grow, a sync has only its bytes to
+    /// write, and not the file's length and place as well.
+    fn write_ahead(&mut self, zeroes: usize) -> io::Result<()>;
+    /// Cuts off the zeroes that nothing was written over; durable with the next sync.
+    fn cut_ahead(&mut self) -> io::Result<()>;
     /// `fdatasync`.
     fn sync(&mut self) -> io::Result<()>;
 }

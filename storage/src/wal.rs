@@ -6,6 +6,9 @@
 //! **Every segment starts with a checkpoint**: the small state (vote, purge mark, last index) of every group as it was there. So a segment is needed
 //! only as long as one at or before it holds a live entry, and an idle group pins nothing with its vote.
 //!
+//! **Behind the last record there may be zeroes**, which small batches are written over: a sync need not record a new length then. A segment is cut to its records
+//! when it is closed; where a process ended before, zeroes up to the end are no tail and no damage.
+//!
 //! **Damage or a torn tail?** Every record says up to where its segment was synced when it was written. A bad record is a torn write, never acked, if
 //! it is in the last segment and no record behind it says that its place had been synced; the tail is cut off there. Otherwise it is damage. After a
 //! second without work, and at a clean close, a checkpoint is written to say so of the last batch too; until then (and only if the machine also lost
@@ -66,11 +69,20 @@ pub struct WalOptions {
     pub queue_bytes_max: usize,
     /// Recent entries kept in memory for reading, in bytes.
     pub cache_bytes_max: usize,
+    /// Zeroes written ahead of batches of up to an eighth of it, in bytes; 0 for none. Syncing bytes that do not make the file longer costs half as much, which
+    /// is most of what a small batch costs.
+    pub ahead_bytes: usize,
 }
 
 impl Default for WalOptions {
     fn default() -> Self {
-        Self { segment_bytes: 16 << 20, batch_bytes_max: 8 << 20, queue_bytes_max: 256 << 20, cache_bytes_max: 64 << 20 }
+        Self {
+            segment_bytes: 16 << 20,
+            batch_bytes_max: 8 << 20,
+            queue_bytes_max: 256 << 20,
+            cache_bytes_max: 64 << 20,
+            ahead_bytes: 512 << 10,
+        }
     }
 }
 

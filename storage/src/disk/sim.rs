@@ -178,6 +178,12 @@ impl State {
         self.names.values().filter_map(|id| self.inodes.get(id)).map(|inode| inode.cached().len() as u64).sum()
     }
 
+    /// Bytes that still fit.
+    fn room(&self) -> usize {
+        let room = self.faults.capacity_bytes.map_or(u64::MAX, |capacity| capacity.saturating_sub(self.used_bytes()));
+        usize::try_from(room).unwrap_or(usize::MAX)
+    }
+
     fn change_name(&mut self, change: NameChange) {
         change.apply(&mut self.names);
         self.name_changes.push(change);
@@ -257,6 +263,7 @@ impl Disk for SimDisk {
         let mut state = self.state.lock();
         state.begin_read()?;
         let inode = *state.names.get(path).ok_or_else(not_found)?;
+        state.file(path)?.open_at_end();
         Ok(Box::new(SimFile { disk: self.clone(), inode, boot: state.boot }))
     }
 
@@ -380,11 +387,30 @@ impl DiskFile for SimFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.state()?;
         let is_cut = state.begin(|c| &mut c.appends)?;
-        let room = state.faults.capacity_bytes.map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used_bytes()));
-        let fits = bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX));
-        state.inodes.get_mut(&self.inode).ok_or_else(not_found)?.append(&bytes[..fits]);
+        let room = state.room();
+        let inode = state.inodes.get_mut(&self.inode).ok_or_else(not_found)?;
+        let fits = bytes.len().min(room.saturating_add(inode.ahead()));
+        inode.append(&bytes[..fits]);
         done(is_cut)?;
         if fits < bytes.len() { Err(io::Error::from(io::ErrorKind::StorageFull)) } else { Ok(()) }
+    }
+
+    fn write_ahead(&mut self, zeroes: usize) -> io::Result<()> {
+        let mut state = self.state()?;
+        let is_cut = state.begin(|c| &mut c.appends)?;
+        let room = state.room();
+        let inode = state.inodes.get_mut(&self.inode).ok_or_else(not_found)?;
+        let fits = zeroes.min(room.saturating_add(inode.ahead()));
+        inode.write_ahead(fits);
+        done(is_cut)?;
+        if fits < zeroes { Err(io::Error::from(io::ErrorKind::StorageFull)) } else { Ok(()) }
+    }
+
+    fn cut_ahead(&mut self) -> io::Result<()> {
+        let mut state = self.state()?;
+        let is_cut = state.begin(|c| &mut c.truncates)?;
+        state.inodes.get_mut(&self.inode).ok_or_else(not_found)?.cut_ahead();
+        done(is_cut)
     }
 
     fn sync(&mut self) -> io::Result<()> {

@@ -32,6 +32,30 @@ fn appended_bytes_are_read_back_in_order_and_after_reopening() {
 }
 
 #[test]
+fn zeroes_written_ahead_are_written_over_and_cut_off() {
+    each(|disk, dir| {
+        let path = dir.join("a");
+        let mut file = disk.create(&path).unwrap();
+        file.append(b"one ").unwrap();
+        file.write_ahead(100_000).unwrap();
+        file.sync().unwrap();
+        assert_eq!(disk.len(&path).unwrap(), 100_004);
+        file.append(b"two ").unwrap();
+        file.write_ahead(10).unwrap();
+        assert_eq!(disk.len(&path).unwrap(), 100_004, "there is more already");
+        let whole = disk.read(&path).unwrap();
+        assert!(whole.starts_with(b"one two ") && whole[8..].iter().all(|byte| *byte == 0));
+        file.cut_ahead().unwrap();
+        file.append(b"three").unwrap();
+        file.sync().unwrap();
+        assert_eq!(&disk.read(&path).unwrap()[..], b"one two three");
+        file.write_ahead(3).unwrap();
+        file.append(b", four").unwrap();
+        assert_eq!(&disk.read(&path).unwrap()[..], b"one two three, four", "over them and beyond");
+    });
+}
+
+#[test]
 fn reads_are_aligned_whether_copied_or_mapped() {
     each(|disk, dir| {
         for (name, len) in [("empty", 0), ("small", 77), ("large", (1 << 20) + 5)] {

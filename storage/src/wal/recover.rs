@@ -158,7 +158,7 @@ fn read_segment(
         Err(BadSegmentHeader::Version(found)) => return Err(StorageError::Version { path, found, known: VERSION }),
     };
     scan(&bytes, number, &mut items);
-    let mut end = bytes.len();
+    let mut end = without_ahead(&bytes, &mut items);
     if is_last {
         if let Some((nth, offset)) = torn_at(&items) {
             items.truncate(nth);
@@ -184,6 +184,17 @@ fn read_segment(
         }
     }
     Ok(ClosedSegment { number, bytes: end as u64, is_bare })
+}
+
+/// Where the segment's content ends. Zeroes behind the last record were written ahead of records that never came.
+fn without_ahead(bytes: &[u8], items: &mut Vec<Item<'_>>) -> usize {
+    match items.last() {
+        Some(&Item::Bad { offset, head: None, .. }) if offset > SEGMENT_HEADER_BYTES && bytes[offset..].iter().all(|byte| *byte == 0) => {
+            items.pop();
+            offset
+        }
+        _ => bytes.len(),
+    }
 }
 
 /// Whether it is the checkpoint that a segment begins with, and can be read.

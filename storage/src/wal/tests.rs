@@ -37,11 +37,20 @@ impl Clock for TestClock {
 
 /// So small that segments roll, batches split and reads go to the disk.
 fn small() -> WalOptions {
-    WalOptions { segment_bytes: 2_048, batch_bytes_max: 2_048, queue_bytes_max: 1 << 20, cache_bytes_max: 1_500 }
+    WalOptions { segment_bytes: 2_048, batch_bytes_max: 2_048, queue_bytes_max: 1 << 20, cache_bytes_max: 1_500, ahead_bytes: 0 }
+}
+
+/// The same, written ahead of most batches.
+fn ahead() -> WalOptions {
+    WalOptions { ahead_bytes: 4_096, ..small() }
 }
 
 fn try_open(disk: &SimDisk) -> Result<Opened, StorageError> {
-    Wal::open(Arc::new(disk.clone()), Arc::new(TestClock::default()), Path::new(DIR), small())
+    try_open_with(disk, small())
+}
+
+fn try_open_with(disk: &SimDisk, options: WalOptions) -> Result<Opened, StorageError> {
+    Wal::open(Arc::new(disk.clone()), Arc::new(TestClock::default()), Path::new(DIR), options)
 }
 
 fn open(disk: &SimDisk) -> Opened {

@@ -22,6 +22,11 @@ use on_disk::GroupOnDisk;
 /// Least room on the disk for a mark, which nobody waits for.
 const MARK_FREE_BYTES_MIN: u64 = 1 << 20;
 
+/// A batch up to this share of what is written ahead is a small one.
+const AHEAD_BATCHES_MIN: usize = 8;
+/// Least room on the disk for writing ahead, which nobody needs, in bytes.
+const AHEAD_FREE_BYTES_MIN: u64 = 64 << 20;
+
 /// A segment that is not written to any more.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ClosedSegment {
@@ -46,6 +51,8 @@ pub struct WalWriter {
     /// Where the open segment ends when the buffer has been written.
     end: u32,
     synced: u32,
+    /// Up to where zeroes were written ahead in the open segment.
+    ahead: u32,
     /// Where the open segment's first record after its checkpoint is.
     start: u32,
     buffer: Vec<u8>,
@@ -87,6 +94,7 @@ impl WalWriter {
             open,
             end,
             synced: end,
+            ahead: end,
             start: end,
             buffer: Vec::new(),
             is_marked: true,
@@ -129,6 +137,15 @@ impl WalWriter {
         if let Err(error) = self.write_mark() {
             self.fail(&error, Vec::new());
         }
+    }
+
+    /// The last mark; nothing is written after it.
+    pub fn close(&mut self) {
+        if let Err(error) = self.cut_ahead() {
+            return self.fail(&error, Vec::new());
+        }
+        self.ahead = u32::MAX;
+        self.mark();
     }
 
     pub(super) fn wait(&self) -> Work {
@@ -237,11 +254,12 @@ impl WalWriter {
     /// Closes the segment, synced to its end, and starts the next.
     fn roll(&mut self) -> Result<(), StorageError> {
         self.flush()?;
+        self.cut_ahead()?;
         self.sync()?;
         let open = segment::create(self.disk.as_ref(), &self.dir, self.number + 1, &checkpoint::encode(self.groups.iter()))?;
         self.closed.push_back(ClosedSegment { number: self.number, bytes: u64::from(self.end), is_bare: false });
         self.number += 1;
-        (self.end, self.synced, self.start) = (open.len, open.len, open.len);
+        (self.end, self.synced, self.ahead, self.start) = (open.len, open.len, open.len, open.len);
         self.open = open;
         self.is_marked = true;
         self.may_remove = true;
@@ -252,9 +270,35 @@ impl WalWriter {
         if !self.buffer.is_empty() {
             self.open.file.append(&self.buffer).map_err(|e| StorageError::io("append to", segment::path(&self.dir, self.number), e))?;
             self.open.len = self.end;
+            let is_small = self.buffer.len() <= self.options.ahead_bytes / AHEAD_BATCHES_MIN;
             self.buffer.clear();
+            if is_small && self.end > self.ahead {
+                self.write_ahead();
+            }
         }
         Ok(())
+    }
+
+    /// For batches like the last one. It may as well not be done: what fails here is not tried again in this segment.
+    fn write_ahead(&mut self) {
+        self.ahead = u32::MAX;
+        let left = self.options.segment_bytes.saturating_sub(u64::from(self.end));
+        let zeroes = self.options.ahead_bytes.min(usize::try_from(left).unwrap_or(usize::MAX));
+        let has_room = || self.disk.space(&self.dir).is_ok_and(|space| space.free_bytes >= AHEAD_FREE_BYTES_MIN);
+        if zeroes == 0 || !has_room() {
+            return;
+        }
+        match self.open.file.write_ahead(zeroes) {
+            Ok(()) => self.ahead = self.end + zeroes as u32,
+            Err(error) => tracing::warn!(%error, "the log could not be written ahead: syncs cost more"),
+        }
+    }
+
+    fn cut_ahead(&mut self) -> Result<(), StorageError> {
+        if self.ahead <= self.end {
+            return Ok(());
+        }
+        self.open.file.cut_ahead().map_err(|e| StorageError::io("cut", segment::path(&self.dir, self.number), e))
     }
 
     fn sync(&mut self) -> Result<(), StorageError> {

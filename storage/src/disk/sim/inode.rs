@@ -12,34 +12,62 @@ const SECTOR_BYTES: usize = 512;
 pub(super) struct Inode {
     cached: Vec<u8>,
     durable: Vec<u8>,
+    /// Where the next bytes go; behind it are zeroes written ahead.
+    end: usize,
+    /// Up to where a sync was tried: no later one writes what is before.
+    clean: usize,
 }
 
 impl Inode {
     pub fn durable(bytes: &[u8]) -> Self {
-        Self { cached: bytes.to_vec(), durable: bytes.to_vec() }
+        Self { cached: bytes.to_vec(), durable: bytes.to_vec(), end: bytes.len(), clean: bytes.len() }
     }
 
     pub fn cached(&self) -> &[u8] {
         &self.cached
     }
 
+    /// As files are opened: what comes next goes behind all that is there.
+    pub fn open_at_end(&mut self) {
+        self.end = self.cached.len();
+    }
+
     pub fn append(&mut self, bytes: &[u8]) {
-        self.cached.extend_from_slice(bytes);
+        let over = bytes.len().min(self.cached.len() - self.end);
+        self.cached[self.end..self.end + over].copy_from_slice(&bytes[..over]);
+        self.cached.extend_from_slice(&bytes[over..]);
+        self.end += bytes.len();
+    }
+
+    /// How much longer the file is than its content.
+    pub fn ahead(&self) -> usize {
+        self.cached.len() - self.end
+    }
+
+    pub fn write_ahead(&mut self, zeroes: usize) {
+        self.cached.resize(self.cached.len().max(self.end + zeroes), 0);
+    }
+
+    pub fn cut_ahead(&mut self) {
+        self.cut(self.end);
     }
 
     pub fn cut(&mut self, len: usize) {
         self.cached.truncate(len);
+        self.end = self.end.min(len);
+        self.clean = self.clean.min(len);
     }
 
     /// What is durable already stays as it is on the medium, even where an earlier sync failed and the cache says otherwise.
     pub fn sync(&mut self) {
-        self.durable.truncate(self.cached.len());
-        let from = self.durable.len();
-        self.durable.extend_from_slice(&self.cached[from..]);
+        self.durable.truncate(self.clean);
+        self.durable.extend_from_slice(&self.cached[self.durable.len()..]);
+        self.clean = self.end;
     }
 
     pub fn lose_unsynced(&mut self) {
         self.durable.resize(self.cached.len(), 0);
+        self.clean = self.end;
     }
 
     pub fn flip(&mut self, offset: usize, bit: u8) -> Option<()> {
@@ -52,26 +80,31 @@ impl Inode {
     }
 
     pub fn crash(&mut self, unsynced: Unsynced, random: &mut SplitMix) {
-        let synced = self.durable.len();
-        if self.cached.len() < synced {
+        let synced = self.clean;
+        if self.cached.len() < self.durable.len() {
             // A cut that was not synced: done or not.
             if random.coin() {
                 self.durable.truncate(self.cached.len());
             }
-        } else {
-            match unsynced {
-                Unsynced::Drop => {}
-                Unsynced::Tear => {
-                    let kept = random.up_to(self.cached.len() - synced);
-                    self.durable.extend_from_slice(&self.cached[synced..synced + kept]);
-                }
-                Unsynced::Zero => {
-                    self.durable.extend_from_slice(&self.cached[synced..]);
-                    zero_sectors(&mut self.durable, synced, random);
-                }
+        }
+        match unsynced {
+            Unsynced::Drop => {}
+            Unsynced::Tear => self.write_through(synced + random.up_to(self.cached.len() - synced)),
+            Unsynced::Zero => {
+                self.write_through(self.cached.len());
+                zero_sectors(&mut self.durable[..self.cached.len()], synced, random);
             }
         }
-        self.cached.clone_from(&self.durable);
+        *self = Self::durable(&self.durable);
+    }
+}
+
+impl Inode {
+    /// Some of what was not synced is on the medium all the same: up to `to`, over zeroes that were written ahead, or as the file grew.
+    fn write_through(&mut self, to: usize) {
+        let over = to.min(self.durable.len());
+        self.durable[self.clean..over].copy_from_slice(&self.cached[self.clean..over]);
+        self.durable.extend_from_slice(&self.cached[over..to]);
     }
 }
 

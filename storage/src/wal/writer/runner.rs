@@ -68,7 +68,7 @@ fn run(mut writer: WalWriter) {
                 writer.step();
             }
             Work::Idle => writer.mark(),
-            Work::Closed => return writer.mark(),
+            Work::Closed => return writer.close(),
         }
     }
 }
