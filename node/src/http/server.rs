@@ -5,6 +5,7 @@ pub(super) mod context;
 mod stream;
 pub(super) mod waiting;
 
+use std::convert::Infallible;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,16 +19,14 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::service::TowerToHyperService;
 use tallymesh_protocol::error::{ErrorCode, Problem};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::ServiceExt;
 
-use super::{App, AppState, router};
+use super::{AppState, answer, router};
 use crate::boot::open_files::connections_that_fit;
 use crate::limits::{
     ACCEPT_PAUSE, CONNECTION_BUFFER_BYTES_MAX, HTTP2_PING_INTERVAL, HTTP2_PING_TIMEOUT, HTTP2_STREAMS_MAX, RETRY_AFTER_MS,
@@ -219,22 +218,23 @@ async fn connection(
     router: Router,
     (stream, peer): (TcpStream, SocketAddr),
     stop: CancellationToken,
-    app: &App,
+    app: &AppState,
 ) {
     let (spoken, multiplexed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let service = {
-        let (spoken, multiplexed) = (spoken.clone(), multiplexed.clone());
-        router.map_request(move |mut request: Request<Incoming>| {
+        let (spoken, multiplexed, app) = (spoken.clone(), multiplexed.clone(), app.clone());
+        hyper::service::service_fn(move |mut request: Request<Incoming>| {
             spoken.store(true, Ordering::Relaxed);
             multiplexed.store(request.version() >= Version::HTTP_2, Ordering::Relaxed);
             request.extensions_mut().insert(Peer(peer.ip()));
-            request.map(Body::new)
+            let (app, router) = (app.clone(), router.clone());
+            async move { Ok::<_, Infallible>(answer(&app, &router, request.map(Body::new)).await) }
         })
     };
     let heard = Heard::default();
     let quiet_time = app.config.shutdown_grace().max(QUIET_TIME_MIN);
     let io = TokioIo::new(ClientStream::new(stream, app.numbers.clone(), heard.clone()));
-    let serving = builder.serve_connection_with_upgrades(io, TowerToHyperService::new(service));
+    let serving = builder.serve_connection_with_upgrades(io, service);
     let first_request = app.config.http.header_timeout.duration();
     tokio::pin!(serving);
     // The HTTP engine times the heads of HTTP/1 requests, but not the bytes that tell which version it is to be.

@@ -19,7 +19,7 @@ const COPY_BYTES_MAX: u64 = 1 << 20;
 pub struct RealDisk;
 
 /// Zeroes written with one call, in bytes.
-const ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 struct RealFile {
     file: File,

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use axum::http::header::{CONNECTION, CONTENT_TYPE};
 use axum::http::{HeaderName, HeaderValue, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
 use tallymesh_protocol::error::{ErrorCode, Problem};
 use tower_http::catch_panic::ResponseForPanic;
 
@@ -35,7 +37,7 @@ pub struct RequestId(pub String);
 
 impl RequestId {
     /// The client's, if it is sane: printable ASCII of bounded length. Else a new one.
-    fn of(request: &Request, numbers: &UniqueNumbers) -> Self {
+    pub fn of(request: &Request, numbers: &UniqueNumbers) -> Self {
         let sane = |id: &&str| !id.is_empty() && id.len() <= REQUEST_ID_BYTES_MAX && id.bytes().all(|b| b.is_ascii_graphic());
         match request.headers().get(REQUEST_ID).and_then(|v| v.to_str().ok()).filter(sane) {
             Some(id) => Self(id.to_owned()),
@@ -52,21 +54,29 @@ impl<S: Sync> axum::extract::FromRequestParts<S> for RequestId {
     }
 }
 
-/// The outermost layer.
+/// The outermost layer of the router.
 pub async fn frame(State(app): State<AppState>, mut request: Request, next: Next) -> Response {
-    let started = app.monotonic();
     let id = RequestId::of(&request, &app.numbers);
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    request.extensions_mut().insert(id.clone());
+    framed(&app, id, route.as_ref().map_or("none", |r| r.as_str()), request, |request| next.run(request)).await
+}
+
+/// What is around every request, whoever answers it.
+pub async fn framed<F>(app: &AppState, id: RequestId, route: &str, request: Request, run: impl FnOnce(Request) -> F) -> Response
+where
+    F: Future<Output = Response>,
+{
+    let started = app.monotonic();
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
-    let route = request.extensions().get::<MatchedPath>().cloned();
     let version = request.version();
-    request.extensions_mut().insert(id.clone());
     let pace = Pace { limit: app.config.http.body_timeout.duration(), bytes_per_s_min: app.config.http.body_rate_min.0 };
     let request = request.map(|body| Body::new(DeadlineBody::new(body, pace)));
 
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
     let client = app.clients.of(peer, request.headers());
-    let mut response = as_problem(Clients::asking(client, next.run(request)).await).await;
+    let mut response = as_problem(Clients::asking(client, run(request)).await).await;
     let problem = response.extensions_mut().remove::<HttpProblem>();
     let code = problem.as_ref().map(|p| p.0.code);
     if let Some(HttpProblem(mut problem)) = problem {
@@ -84,7 +94,7 @@ pub async fn frame(State(app): State<AppState>, mut request: Request, next: Next
     let now = app.monotonic();
     let took = now.saturating_sub(started);
     let status = response.status();
-    app.metrics.answered(route.as_ref().map_or("none", |r| r.as_str()), &method, status.as_u16(), now, took);
+    app.metrics.answered(route, &method, status.as_u16(), now, took);
     log(&id, &method, &path, status, code, took);
     response
 }
@@ -130,6 +140,14 @@ async fn as_problem(response: Response) -> Response {
     made
 }
 
+/// Runs what answers a request outside the router's layers: a panic is a problem of this one request.
+pub async fn caught(metrics: &Arc<Metrics>, answering: impl Future<Output = Response>) -> Response {
+    match AssertUnwindSafe(answering).catch_unwind().await {
+        Ok(response) => response,
+        Err(panic) => Panicked(metrics.clone()).response_for_panic(panic),
+    }
+}
+
 /// Answers requests whose handler panicked; the panic itself has been printed with its place.
 #[derive(Clone)]
 pub struct Panicked(pub Arc<Metrics>);
@@ -168,6 +186,9 @@ mod tests {
             assert_eq!((response.status().as_u16(), metrics.panics.get()), (500, panics));
             assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
         }
+        let response = caught(&metrics, async { broken().await.into_response() }).await;
+        assert_eq!((response.status().as_u16(), metrics.panics.get()), (500, 3), "outside the router too");
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
     }
 
     #[tokio::test]

@@ -2,8 +2,8 @@
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::State;
-use axum::http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ORIGIN, RETRY_AFTER, VARY};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tallymesh_protocol::error::{ErrorCode, Problem};
@@ -22,6 +22,9 @@ use crate::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const SCHEMA_VERSION: [HeaderName; 2] = [HeaderName::from_static("schema-version"), HeaderName::from_static("x-schema-version")];
+pub const PATH: &str = "/v1/events";
+/// As the route's layer for other origins says.
+const VARIES: HeaderValue = HeaderValue::from_static("origin, access-control-request-method, access-control-request-headers");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Browsers may send events from other origins; everything else is same-origin, so that a web page cannot read this node's numbers.
@@ -51,6 +54,19 @@ pub fn router(origins: &[String]) -> OpenApiRouter<AppState> {
     // Said here already: a fallback set outside would stand before the layer, and preflight requests would end in it.
     let routes = routes.method_not_allowed_fallback(method_not_allowed).layer(cors);
     OpenApiRouter::with_openapi(description).merge(routes.into())
+}
+
+/// Whether the answer is the same without the router. Pages of other origins need more.
+pub fn goes_directly(request: &Request) -> bool {
+    request.method() == Method::POST && request.uri().path() == PATH && !request.headers().contains_key(ORIGIN)
+}
+
+/// What the route answers to a request that [`goes_directly`].
+pub async fn directly(app: &AppState, request_id: RequestId, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let mut response = post_events(State(app.clone()), request_id, parts.headers, body).await.into_response();
+    response.headers_mut().insert(VARY, VARIES);
+    response
 }
 
 /// Send events

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::json;
 
-use super::super::harness::{TestNode, answer};
+use super::super::harness::{Answer, TestNode, answer};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_of_other_origins_may_send_events_but_not_read_numbers() {
@@ -32,6 +32,41 @@ async fn only_named_origins_are_answered_when_some_are_named() {
     for (origin, allowed) in [("https://shop.example", true), ("https://other.example", false)] {
         let got = answer(node.request(Method::POST, "/v1/events").header("origin", origin).json(&json!({"event": "a"}))).await;
         assert_eq!(got.headers.contains_key("access-control-allow-origin"), allowed, "{origin}");
+    }
+}
+
+/// Requests without an origin go past the router.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_no_browser_gets_the_same_answers() {
+    let node = TestNode::start().await;
+    let bodies: [(&str, &str, u16); 5] = [
+        ("application/json", r#"{"event": "a", "event_id": "1"}"#, 200),
+        ("application/x-ndjson", "{\"event\": \"a\"}\n{\"event\": 7}\n", 200),
+        ("application/json", r#"[{"event": 7}]"#, 422),
+        ("application/json", "{", 400),
+        ("application/xml", "<event/>", 415),
+    ];
+    for (content_type, body, status) in bodies {
+        let sent = |origin: Option<&str>| {
+            let request = node.request(Method::POST, "/v1/events").header("content-type", content_type).header("x-request-id", "trace-7");
+            let request = if let Some(origin) = origin { request.header("origin", origin) } else { request };
+            answer(request.body(body))
+        };
+        let (direct, routed) = (sent(None).await, sent(Some("https://shop.example")).await);
+        assert_eq!((direct.status, routed.status), (status, status), "{body}");
+        for name in ["content-type", "x-request-id", "vary", "retry-after"] {
+            assert_eq!(direct.headers.get(name), routed.headers.get(name), "{name} of {body}");
+        }
+        let names = |answer: &Answer| answer.body.as_object().expect("an object").keys().cloned().collect::<Vec<_>>();
+        assert_eq!(names(&direct), names(&routed), "{body}");
+        if status >= 415 || status == 400 {
+            assert_eq!(direct.body, routed.body);
+        }
+    }
+    let metrics = node.text("/metrics").await;
+    for (status, count) in [(200, 4), (422, 2), (400, 2), (415, 2)] {
+        let line = format!("tallymesh_http_requests_total{{route=\"/v1/events\",method=\"POST\",status=\"{status}\"}} {count}");
+        assert!(metrics.contains(&line), "no `{line}` in {metrics}");
     }
 }
 

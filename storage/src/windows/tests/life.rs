@@ -145,7 +145,7 @@ fn windows_of_a_stream_that_comes_again_are_joined_however_large_their_hour_is()
         for i in 0..ROUND_ROWS {
             n += 1;
             let r = mix(n);
-            let late_ms = if r % 50 == 0 { (mix(r) % 1_800_000) as i64 } else { 0 };
+            let late_ms = if r.is_multiple_of(50) { (mix(r) % 1_800_000) as i64 } else { 0 };
             let time_ms = (start_ms + (i * HOUR_MS as u64 / ROUND_ROWS) as i64 - late_ms).max(start_ms);
             let (user, session) = (mix(r ^ 1) | 1, mix(r ^ 2) | 1);
             store.append(T0 + 2 * HOUR_MS, Row { key: (mix(r ^ 3) % KEYS) as u32, time_ms, id: n, user, session, value: 0.5 });
