@@ -43,6 +43,21 @@ impl Stored {
     }
 }
 
+/// What to compact.
+pub(super) struct Picked {
+    /// Ascending.
+    pub positions: Vec<usize>,
+    pub why: Why,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// There are many of them: fewer have to come of it.
+    Small,
+    /// They hold the same moment: one has to come of it that does.
+    Overlapping,
+}
+
 #[derive(Default)]
 pub(super) struct Partition {
     pub blocks: Vec<Stored>,
@@ -60,8 +75,8 @@ impl Partition {
         self.blocks.iter().all(|b| b.folded)
     }
 
-    /// Positions (ascending) of blocks that are worth merging into one.
-    pub fn pick_compaction(&self, grain: Grain) -> Option<Vec<usize>> {
+    /// Blocks that are worth merging.
+    pub fn pick_compaction(&self, grain: Grain) -> Option<Picked> {
         let (open_min, open_max, folded_max) = match grain {
             Grain::Minute => (COMPACT_OPEN_BLOCKS_MIN, COMPACT_MINUTE_BYTES_MAX, COMPACT_MINUTE_BYTES_MAX),
             Grain::Hour => (COMPACT_OPEN_HOURS_MIN, COMPACT_HOUR_BYTES_MAX, COMPACT_HOUR_BYTES_MAX),
@@ -72,7 +87,9 @@ impl Partition {
             let sizes = self.blocks.iter().enumerate().filter(|(_, b)| b.folded == folded);
             pick_tier(sizes.map(|(at, b)| (size(b), at)).collect(), blocks_min, block_max, super::TICK_MERGE_BYTES_MAX)
         });
-        by_size.or_else(|| self.pick_overlapping(true)).or_else(|| self.pick_overlapping(false))
+        let picked = |positions, why| Picked { positions, why };
+        let overlapping = || self.pick_overlapping(true).or_else(|| self.pick_overlapping(false));
+        by_size.map(|positions| picked(positions, Why::Small)).or_else(|| Some(picked(overlapping()?, Why::Overlapping)))
     }
 
     /// Of the blocks that hold the moment which most of them do.

@@ -3,7 +3,7 @@
 use tallymesh_protocol::time::Grain;
 
 use super::block::Block;
-use super::partition::Stored;
+use super::partition::{Picked, Stored, Why};
 use super::{OPEN_HOURS_MAX, OPEN_ROWS_MAX, SEAL_ROWS, TICK_MERGE_BYTES_MAX, WindowStore, make, partition_span_ms, partition_start_ms};
 
 /// Empty row buffers kept for the next tail.
@@ -11,6 +11,14 @@ const SPARE_BUFFERS_MAX: usize = 8;
 /// What compaction makes is cut where it has so many bytes: a block that spans a whole partition overlaps all that comes later, and is soon too large to be
 /// joined with it.
 const COMPACTED_BLOCK_BYTES: usize = 1 << 20;
+const fn cut_bytes(grain: Grain) -> usize {
+    match grain {
+        Grain::Minute | Grain::Hour => COMPACTED_BLOCK_BYTES,
+        // Blocks of days are joined by their size up to more than that.
+        Grain::Day => usize::MAX,
+    }
+}
+
 /// Minutes of an hour: sealing before it seals everything.
 const WHOLE_HOUR: u64 = 60;
 
@@ -187,7 +195,7 @@ impl WindowStore {
     fn compact(&mut self, budget: &mut Budget) {
         while let Some(&(grain, start_ms)) = self.crowded.first() {
             let picked = self.levels[grain as usize].get(&start_ms).and_then(|p| Some((p, p.pick_compaction(grain)?)));
-            let Some((partition, positions)) = picked else {
+            let Some((partition, Picked { positions, why })) = picked else {
                 self.crowded.pop_first();
                 continue;
             };
@@ -197,7 +205,11 @@ impl WindowStore {
             }
             let blocks: Vec<&Block> = inputs.iter().map(|s| &*s.block).collect();
             let folded = inputs[0].folded;
-            let made = make::merge_cut(&blocks, grain, start_ms, COMPACTED_BLOCK_BYTES);
+            let mut made = make::merge_cut(&blocks, grain, start_ms, cut_bytes(grain));
+            if why == Why::Small && made.len() >= blocks.len() {
+                // Else the same ones would be merged again and again.
+                made = vec![make::merge(&blocks, grain, start_ms)];
+            }
             let stored: Vec<Stored> = made.into_iter().map(|block| self.store(block, folded)).collect();
             if let Some(partition) = self.levels[grain as usize].get_mut(&start_ms) {
                 positions.iter().rev().for_each(|&at| drop(partition.blocks.remove(at)));

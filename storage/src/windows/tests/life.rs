@@ -154,11 +154,42 @@ fn windows_of_a_stream_that_comes_again_are_joined_however_large_their_hour_is()
             }
         }
     }
+    settle(&mut store, T0 + 2 * HOUR_MS);
     let stats = store.stats();
     assert!(stats.windows[0] < 2 * 60 * KEYS, "{stats:?}");
     assert_eq!(total(&store, Grain::Minute, T0, T0 + 2 * HOUR_MS, KEYS as usize), ROUNDS * ROUND_ROWS);
     let largest = store.levels[0].values().flat_map(|p| &p.blocks).map(|b| b.block.bytes().len()).max();
     assert!(largest.is_some_and(|bytes| bytes < 2 << 20), "{largest:?} bytes in one block");
+}
+
+/// Ticks until nothing is due at `now`; blocks that are merged into such as are merged again would have it never end.
+fn settle(store: &mut WindowStore, now: i64) {
+    for _ in 0..200 {
+        store.tick(now);
+        if store.due_ms().is_none_or(|due_ms| due_ms > now) {
+            return;
+        }
+    }
+    panic!("compaction does not come to an end: {:?}", store.stats());
+}
+
+#[test]
+fn compaction_comes_to_an_end_at_every_grain() {
+    const KEYS: u64 = 8_000;
+    let mut store = WindowStore::new(settings());
+    let mut now = T0;
+    for day in 0..20 {
+        for i in 0..KEYS {
+            let id = day as u64 * KEYS + i;
+            let time_ms = T0 + day * DAY_MS + (i % 24) as i64 * HOUR_MS;
+            store.append(now, Row { key: i as u32, time_ms, id, user: mix(id) | 1, session: mix(id ^ 9) | 1, value: i as f64 });
+        }
+        now = T0 + (day + 1) * DAY_MS + 3 * LATENESS_MS;
+        settle(&mut store, now);
+    }
+    let days = store.levels[Grain::Day as usize].values().flat_map(|p| &p.blocks).map(|b| b.block.bytes().len()).sum::<usize>();
+    assert!(days > 6 << 20, "{days} bytes of days are enough to be cut");
+    assert_eq!(total(&store, Grain::Day, T0, T0 + 20 * DAY_MS, KEYS as usize), 20 * KEYS);
 }
 
 #[test]
