@@ -8,6 +8,7 @@ mod tests;
 
 use std::ffi::OsString;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -34,6 +35,11 @@ pub trait Disk: Send + Sync + 'static {
     fn append(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
     /// The whole file. Large files are mapped, so this is cheap; they must be immutable as long as the bytes live. At least 16-aligned.
     fn read(&self, path: &Path) -> io::Result<Bytes>;
+    /// Parts (offset and length) of a file of `len` bytes as [`Disk::read`] gives them. What reading a part brought into memory may go when the part is dropped.
+    fn read_parts(&self, path: &Path, len: u64, parts: &[(u64, u64)]) -> io::Result<Vec<Bytes>> {
+        let whole = self.read(path)?;
+        Ok(parts_within(whole.len(), len, parts)?.map(|range| whole.slice(range)).collect())
+    }
     /// `len` bytes from `offset`, copied, 16-aligned.
     fn read_at(&self, path: &Path, offset: u64, len: usize) -> io::Result<Bytes>;
     /// Opens an existing file for reads in place. They go on after its name is gone.
@@ -82,6 +88,17 @@ pub trait DiskFile: Send {
     fn cut_ahead(&mut self) -> io::Result<()>;
     /// `fdatasync`.
     fn sync(&mut self) -> io::Result<()>;
+}
+
+/// Where parts of a file lie that has `found` bytes and should have `len`.
+pub(crate) fn parts_within(found: usize, len: u64, parts: &[(u64, u64)]) -> io::Result<impl Iterator<Item = Range<usize>>> {
+    if found as u64 != len {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{found} bytes long, not {len}")));
+    }
+    if parts.iter().any(|(offset, part)| offset.checked_add(*part).is_none_or(|end| end > len)) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a part reaches beyond the file"));
+    }
+    Ok(parts.iter().map(|(offset, part)| *offset as usize..(offset + part) as usize))
 }
 
 /// Replaces (or makes) a small file so that a power cut leaves the old content or the new one, never a mixture.

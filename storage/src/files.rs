@@ -14,7 +14,7 @@ pub use incoming::ArrivingFile;
 pub use on_disk::{Commit, ShardFiles, ShardWriter};
 
 use crate::StorageError;
-use crate::disk::ReadAt;
+use crate::disk::{ReadAt, parts_within};
 
 /// One immutable file. The name is unique for ever within the shard's directory.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -46,12 +46,14 @@ pub trait ImmutableFiles {
         Ok(Arc::new(self.read(file)?))
     }
 
-    /// The bytes of a file that was written or read before. Where files are mapped they take no memory until they are used, which is why nothing
-    /// but the length is checked.
+    /// Parts (offset and length) of a file that was written or read before. Where files are mapped they take no memory until they are used, which is why
+    /// nothing but the length is checked, and none any more when they are dropped.
     ///
     /// # Errors
     /// As [`Self::read`].
-    fn map(&self, file: &FileRef) -> Result<Bytes, StorageError> {
-        self.read(file)
+    fn map(&self, file: &FileRef, parts: &[(u64, u64)]) -> Result<Vec<Bytes>, StorageError> {
+        let whole = self.read(file)?;
+        let ranges = parts_within(whole.len(), file.bytes, parts).map_err(|e| StorageError::io("map", &file.name, e))?;
+        Ok(ranges.map(|range| whole.slice(range)).collect())
     }
 }

@@ -2,15 +2,16 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 use rkyv::util::AlignedVec;
 
-use super::{Disk, DiskFile, READ_ALIGN, ReadAt, Space};
+use super::{Disk, DiskFile, READ_ALIGN, ReadAt, Space, parts_within};
 
 /// Files longer than this are mapped by [`Disk::read`], shorter ones copied, in bytes: below it a copy costs less than the page faults.
 const COPY_BYTES_MAX: u64 = 1 << 20;
@@ -60,6 +61,18 @@ impl Disk for RealDisk {
         let file = File::open(path)?;
         let len = file.metadata()?.len();
         if len > COPY_BYTES_MAX { map(&file) } else { copy(&file, 0, len as usize) }
+    }
+
+    fn read_parts(&self, path: &Path, len: u64, parts: &[(u64, u64)]) -> io::Result<Vec<Bytes>> {
+        let file = File::open(path)?;
+        let found = usize::try_from(file.metadata()?.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        let ranges = parts_within(found, len, parts)?;
+        if len <= COPY_BYTES_MAX {
+            let whole = copy(&file, 0, found)?;
+            return Ok(ranges.map(|range| whole.slice(range)).collect());
+        }
+        let map = Arc::new(mapped(&file)?);
+        Ok(ranges.map(|range| Bytes::from_owner(Part { map: map.clone(), range })).collect())
     }
 
     fn read_at(&self, path: &Path, offset: u64, len: usize) -> io::Result<Bytes> {
@@ -161,10 +174,38 @@ fn copy(file: &File, offset: u64, len: usize) -> io::Result<Bytes> {
     Ok(Bytes::from_owner(bytes))
 }
 
-#[expect(unsafe_code, reason = "memory maps are how large immutable files are read without a copy")]
 fn map(file: &File) -> io::Result<Bytes> {
+    Ok(Bytes::from_owner(mapped(file)?))
+}
+
+#[expect(unsafe_code, reason = "memory maps are how large immutable files are read without a copy")]
+fn mapped(file: &File) -> io::Result<Mmap> {
     // SAFETY: the contract of `Disk::read` is that a file is immutable as long as its bytes live: files are written once by this process, which
     // holds the lock of the directory, and removed or replaced by name only, which leaves the mapped inode as it is.
-    let map = unsafe { Mmap::map(file)? };
-    Ok(Bytes::from_owner(map))
+    unsafe { Mmap::map(file) }
+}
+
+/// A part of a mapped file. The pages that lie in it alone are given back with it, while other parts keep the map.
+struct Part {
+    map: Arc<Mmap>,
+    range: Range<usize>,
+}
+
+impl AsRef<[u8]> for Part {
+    fn as_ref(&self) -> &[u8] {
+        &self.map[self.range.clone()]
+    }
+}
+
+impl Drop for Part {
+    #[expect(unsafe_code, reason = "there is no safe way to give back pages of a map")]
+    fn drop(&mut self) {
+        let page = rustix::param::page_size();
+        let (start, end) = (self.range.start.next_multiple_of(page), self.range.end / page * page);
+        if start < end {
+            // SAFETY: the map is of an immutable file, shared and never written: a page that is given back is read from the file again, with the same bytes, should
+            // anybody look at it. It is only advice, so that it may fail.
+            let _ = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, end - start) };
+        }
+    }
 }

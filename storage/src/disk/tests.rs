@@ -73,6 +73,59 @@ fn reads_are_aligned_whether_copied_or_mapped() {
 }
 
 #[test]
+fn parts_of_a_file_are_its_bytes_whatever_became_of_the_others() {
+    each(|disk, dir| {
+        for len in [5_000u64, 3 << 20] {
+            let path = dir.join(format!("{len}"));
+            let content: Vec<u8> = (0..len).map(|i| (i / 7) as u8).collect();
+            write(disk, &path, &content);
+            let half = len / 2;
+            let parts = disk.read_parts(&path, len, &[(0, half), (half, len - half), (16, 100), (len, 0)]).unwrap();
+            let [first, second, small, none] = &parts[..] else { panic!("{} parts", parts.len()) };
+            let sum: u64 = first.iter().chain(second.iter()).map(|byte| u64::from(*byte)).sum();
+            assert_eq!(sum, content.iter().map(|byte| u64::from(*byte)).sum::<u64>());
+            assert!(none.is_empty());
+            let (second, small) = (second.clone(), small.clone());
+            drop(parts);
+            assert!(second == content[half as usize..] && small == content[16..116]);
+            for wrong in [(0, len + 1), (len, 1), (u64::MAX, 2)] {
+                assert!(disk.read_parts(&path, len, &[wrong]).is_err(), "{wrong:?}");
+            }
+            assert!(disk.read_parts(&path, len - 1, &[]).is_err());
+        }
+    });
+}
+
+/// Bytes of mapped files that this process holds in memory.
+#[cfg(target_os = "linux")]
+fn resident_of(path: &Path) -> u64 {
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let (mut is_it, mut sum) = (false, 0);
+    for line in maps.lines() {
+        match line.strip_prefix("Rss:") {
+            Some(rss) if is_it => sum += rss.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10,
+            Some(_) => {}
+            None if line.contains('-') && !line.contains("kB") => is_it = line.ends_with(path.to_str().unwrap()),
+            None => {}
+        }
+    }
+    sum
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_part_that_is_dropped_takes_its_pages_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().canonicalize().unwrap().join("large");
+    write(&RealDisk, &path, &vec![7; 8 << 20]);
+    let mut parts = RealDisk.read_parts(&path, 8 << 20, &[(0, 4 << 20), (4 << 20, 4 << 20)]).unwrap();
+    assert!(parts.iter().all(|part| part.iter().all(|byte| *byte == 7)));
+    assert_eq!(resident_of(&path), 8 << 20);
+    drop(parts.pop());
+    assert_eq!(resident_of(&path), 4 << 20);
+}
+
+#[test]
 fn a_mapped_file_outlives_its_name() {
     each(|disk, dir| {
         let path = dir.join("large");

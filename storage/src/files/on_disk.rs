@@ -196,10 +196,14 @@ impl ImmutableFiles for ShardFiles {
     }
 
     fn read(&self, file: &FileRef) -> Result<Bytes, StorageError> {
-        let bytes = self.map(file)?;
+        let path = self.dir.join(&file.name);
+        let bytes = self.disk.read(&path).map_err(|e| StorageError::io("read", &path, e))?;
+        if bytes.len() as u64 != file.bytes {
+            let detail = format!("{} bytes long, the snapshot says {}", bytes.len(), file.bytes);
+            return Err(StorageError::damaged(path, (bytes.len() as u64).min(file.bytes), detail));
+        }
         let crc32 = crc32fast::hash(&bytes);
         if crc32 != file.crc32 {
-            let path = self.dir.join(&file.name);
             return Err(StorageError::damaged(path, 0, format!("checksum {crc32:08x}, the snapshot says {:08x}", file.crc32)));
         }
         Ok(bytes)
@@ -210,14 +214,9 @@ impl ImmutableFiles for ShardFiles {
         self.disk.open(&path).map_err(|e| StorageError::io("open", path, e))
     }
 
-    fn map(&self, file: &FileRef) -> Result<Bytes, StorageError> {
+    fn map(&self, file: &FileRef, parts: &[(u64, u64)]) -> Result<Vec<Bytes>, StorageError> {
         let path = self.dir.join(&file.name);
-        let bytes = self.disk.read(&path).map_err(|e| StorageError::io("read", &path, e))?;
-        if bytes.len() as u64 != file.bytes {
-            let detail = format!("{} bytes long, the snapshot says {}", bytes.len(), file.bytes);
-            return Err(StorageError::damaged(path, (bytes.len() as u64).min(file.bytes), detail));
-        }
-        Ok(bytes)
+        self.disk.read_parts(&path, file.bytes, parts).map_err(|e| StorageError::io("map", path, e))
     }
 }
 
@@ -305,8 +304,8 @@ impl ImmutableFiles for ShardWriter {
         self.files.open(file)
     }
 
-    fn map(&self, file: &FileRef) -> Result<Bytes, StorageError> {
-        self.files.map(file)
+    fn map(&self, file: &FileRef, parts: &[(u64, u64)]) -> Result<Vec<Bytes>, StorageError> {
+        self.files.map(file, parts)
     }
 }
 

@@ -140,16 +140,15 @@ impl WindowStore {
         }
         let mut store = Self::new(settings);
         store.stamp_ms = manifest.stamp_ms;
-        let contents = |f: &FileRef| Ok((Arc::new(f.clone()), read(files, f, BLOCKS_MAGIC)?, files.map(f)?));
-        let contents: Vec<(Arc<FileRef>, Bytes, Bytes)> = manifest.files.iter().map(contents).collect::<Result<_, StorageError>>()?;
+        let contents = |f: &FileRef| Ok((Arc::new(f.clone()), read(files, f, BLOCKS_MAGIC)?));
+        let contents: Vec<(Arc<FileRef>, Bytes)> = manifest.files.iter().map(contents).collect::<Result<_, StorageError>>()?;
         for entry in &manifest.partitions {
             let mut partition = Partition { blocks: Vec::with_capacity(entry.blocks.len()), last_write_ms: entry.last_write_ms };
             for &BlockEntry(file, offset, len, folded) in &entry.blocks {
-                let (file, bytes, mapped) = contents
+                let (file, bytes) = contents
                     .get(file as usize)
                     .ok_or_else(|| StorageError::Invalid(format!("windows manifest: a block of {} lies in no file", entry.start_ms)))?;
-                // Checked as a whole, and then read through another map, which the check has not brought into memory.
-                let block = moved(&open_block(file, bytes, offset, len)?, file, mapped, offset)?;
+                let block = open_block(file, bytes, offset, len)?;
                 if (block.grain, block.partition_ms) != (entry.grain, entry.start_ms) {
                     return Err(StorageError::damaged(&file.name, offset, "the block belongs to another partition"));
                 }
@@ -159,6 +158,14 @@ impl WindowStore {
             }
             if partition.blocks.is_empty() || store.levels[entry.grain as usize].insert(entry.start_ms, partition).is_some() {
                 return Err(StorageError::Invalid(format!("windows manifest: partition {} is empty or there twice", entry.start_ms)));
+            }
+        }
+        // Checked as a whole, and from now on read through other maps, which the check has not brought into memory.
+        let places = store.levels.iter().flat_map(BTreeMap::values).flat_map(|p| &p.blocks).filter_map(|s| s.saved.as_ref());
+        let mut maps = Maps::of(places, |file, parts| files.map(file, parts))?;
+        for stored in store.levels.iter_mut().flat_map(BTreeMap::values_mut).flat_map(|p| &mut p.blocks) {
+            if let Some(block) = stored.saved.as_ref().and_then(|place| maps.next(&stored.block, place)) {
+                stored.block = Arc::new(block?);
             }
         }
         if let Some(file) = &manifest.open {
@@ -232,12 +239,13 @@ impl WindowsSave {
         let mut batch_bytes = 0;
         // Pages of a map stay with the process once they were read, as merging reads every block that it merges. Through a new map they count again only
         // when they are read again.
-        let mut maps: BTreeMap<&str, Option<Bytes>> = BTreeMap::new();
+        let kept = self.partitions.iter().flat_map(|(.., blocks)| blocks).filter_map(|stored| stored.saved.as_ref());
+        let kept = kept.filter(|place| !rewritten.contains(&place.file.name));
+        let mut maps = Maps::of(kept, |file, parts| Ok(map_again(files, file, parts)))?;
         for stored in self.partitions.iter().flat_map(|(.., blocks)| blocks) {
             match &stored.saved {
                 Some(place) if !rewritten.contains(&place.file.name) => {
-                    let map = maps.entry(&place.file.name).or_insert_with(|| map_again(files, &place.file));
-                    let block = map.as_ref().and_then(|map| moved(&stored.block, &place.file, map, place.offset).ok()).map(Arc::new);
+                    let block = maps.next(&stored.block, place).transpose()?.map(Arc::new);
                     places.push(Place { id: stored.id, saved: place.clone(), block });
                 }
                 _ => {
@@ -293,8 +301,35 @@ impl WindowsSave {
 }
 
 /// What cannot be mapped again goes on being read through the map that there is.
-fn map_again(files: &dyn ImmutableFiles, file: &FileRef) -> Option<Bytes> {
-    files.map(file).inspect_err(|error| tracing::warn!(file = file.name, %error, "a file of windows could not be mapped again")).ok()
+fn map_again(files: &dyn ImmutableFiles, file: &FileRef, parts: &[(u64, u64)]) -> Vec<Bytes> {
+    let mapped = files.map(file, parts);
+    mapped.unwrap_or_else(|error| {
+        tracing::warn!(file = file.name, %error, "a file of windows could not be mapped again");
+        Vec::new()
+    })
+}
+
+/// Where blocks lie in their files, to be taken in the order in which they were asked for.
+struct Maps(BTreeMap<String, std::vec::IntoIter<Bytes>>);
+
+impl Maps {
+    fn of<'a>(
+        places: impl Iterator<Item = &'a Saved>,
+        map: impl Fn(&FileRef, &[(u64, u64)]) -> Result<Vec<Bytes>, StorageError>,
+    ) -> Result<Self, StorageError> {
+        let mut wanted: BTreeMap<&str, (&FileRef, Vec<(u64, u64)>)> = BTreeMap::new();
+        for Saved { file, offset, len } in places {
+            wanted.entry(&file.name).or_insert((file, Vec::new())).1.push((*offset, *len));
+        }
+        let maps = wanted.into_values().map(|(file, parts)| Ok((file.name.clone(), map(file, &parts)?.into_iter())));
+        Ok(Self(maps.collect::<Result<_, StorageError>>()?))
+    }
+
+    /// The block at the next place asked for; none if its file could not be mapped.
+    fn next(&mut self, block: &Block, place: &Saved) -> Option<Result<Block, StorageError>> {
+        let bytes = self.0.get_mut(&place.file.name)?.next()?;
+        Some(moved(block, &place.file, bytes, place.offset))
+    }
 }
 
 fn write_blocks(files: &mut dyn ImmutableFiles, batch: &[&Stored], bytes: usize, places: &mut Vec<Place>) -> Result<(), StorageError> {
@@ -307,19 +342,17 @@ fn write_blocks(files: &mut dyn ImmutableFiles, batch: &[&Stored], bytes: usize,
     }
     let file = Arc::new(files.write("blocks", &out)?);
     drop(out);
-    let mapped = files.map(&file)?;
-    for (stored, offset) in batch.iter().zip(offsets) {
-        let block = Some(Arc::new(moved(&stored.block, &file, &mapped, offset)?));
-        places.push(Place { id: stored.id, saved: Saved { file: file.clone(), offset, len: stored.block.bytes().len() as u64 }, block });
+    let parts: Vec<(u64, u64)> =
+        offsets.into_iter().zip(batch).map(|(offset, stored)| (offset, stored.block.bytes().len() as u64)).collect();
+    for ((stored, (offset, len)), bytes) in batch.iter().zip(&parts).zip(files.map(&file, &parts)?) {
+        let block = Some(Arc::new(moved(&stored.block, &file, bytes, *offset)?));
+        places.push(Place { id: stored.id, saved: Saved { file: file.clone(), offset: *offset, len: *len }, block });
     }
     Ok(())
 }
 
 /// A block where it lies in its file.
-fn moved(block: &Block, file: &FileRef, mapped: &Bytes, offset: u64) -> Result<Block, StorageError> {
-    let from = usize::try_from(offset).unwrap_or(usize::MAX);
-    let in_file = mapped.len().checked_sub(block.bytes().len()).is_some_and(|room| from <= room);
-    let bytes = if in_file { mapped.slice(from..from + block.bytes().len()) } else { Bytes::new() };
+fn moved(block: &Block, file: &FileRef, bytes: Bytes, offset: u64) -> Result<Block, StorageError> {
     block.moved_to(bytes).map_err(|_| StorageError::damaged(&file.name, offset, "the block is not where it was written"))
 }
 

@@ -66,10 +66,11 @@ impl ImmutableFiles for MemoryFiles {
         self.files.get(&file.name).cloned().ok_or_else(|| StorageError::Invalid(format!("no file {}", file.name)))
     }
 
-    fn map(&self, file: &FileRef) -> Result<Bytes, StorageError> {
+    fn map(&self, file: &FileRef, parts: &[(u64, u64)]) -> Result<Vec<Bytes>, StorageError> {
         let bytes = self.files.get(&file.name).filter(|_| self.maps != Maps::Lost);
         let bytes = bytes.ok_or_else(|| StorageError::Invalid(format!("no file {}", file.name)))?;
-        Ok(if self.maps == Maps::Anew { aligned(bytes) } else { bytes.clone() })
+        let bytes = if self.maps == Maps::Anew { aligned(bytes) } else { bytes.clone() };
+        Ok(parts.iter().map(|(offset, len)| bytes.slice(*offset as usize..(offset + len) as usize)).collect())
     }
 }
 
