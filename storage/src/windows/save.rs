@@ -309,6 +309,9 @@ fn map_again(files: &dyn ImmutableFiles, file: &FileRef, parts: &[(u64, u64)]) -
     })
 }
 
+/// Offsets and lengths, in bytes.
+type Parts = Vec<(u64, u64)>;
+
 /// Where blocks lie in their files, to be taken in the order in which they were asked for.
 struct Maps(BTreeMap<String, std::vec::IntoIter<Bytes>>);
 
@@ -317,7 +320,7 @@ impl Maps {
         places: impl Iterator<Item = &'a Saved>,
         map: impl Fn(&FileRef, &[(u64, u64)]) -> Result<Vec<Bytes>, StorageError>,
     ) -> Result<Self, StorageError> {
-        let mut wanted: BTreeMap<&str, (&FileRef, Vec<(u64, u64)>)> = BTreeMap::new();
+        let mut wanted: BTreeMap<&str, (&FileRef, Parts)> = BTreeMap::new();
         for Saved { file, offset, len } in places {
             wanted.entry(&file.name).or_insert((file, Vec::new())).1.push((*offset, *len));
         }
@@ -342,8 +345,7 @@ fn write_blocks(files: &mut dyn ImmutableFiles, batch: &[&Stored], bytes: usize,
     }
     let file = Arc::new(files.write("blocks", &out)?);
     drop(out);
-    let parts: Vec<(u64, u64)> =
-        offsets.into_iter().zip(batch).map(|(offset, stored)| (offset, stored.block.bytes().len() as u64)).collect();
+    let parts: Parts = offsets.into_iter().zip(batch).map(|(offset, stored)| (offset, stored.block.bytes().len() as u64)).collect();
     for ((stored, (offset, len)), bytes) in batch.iter().zip(&parts).zip(files.map(&file, &parts)?) {
         let block = Some(Arc::new(moved(&stored.block, &file, bytes, *offset)?));
         places.push(Place { id: stored.id, saved: Saved { file: file.clone(), offset: *offset, len: *len }, block });
