@@ -21,6 +21,9 @@ pub use sim::{OpCounts, PowerCut, SimDisk, Unsynced};
 /// Alignment of what [`Disk::read`] and [`Disk::read_at`] return, in bytes: what encoded batches are read in place at.
 pub const READ_ALIGN: usize = 16;
 
+/// Files longer than this are mapped by [`Disk::read`], shorter ones copied, in bytes: below it a copy costs less than the page faults.
+pub(crate) const MAPPED_BYTES_ABOVE: u64 = 1 << 20;
+
 /// A file system. Contract, held by one conformance suite for every implementation:
 ///
 /// - What was appended but not synced may be lost, torn or zeroed by a power cut; what was synced may not.
@@ -78,7 +81,7 @@ impl ReadAt for Bytes {
     }
 }
 
-/// An open file, written at its end only.
+/// An open file, written behind what was appended to it only.
 pub trait DiskFile: Send {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
     /// Makes the file so many zeroes longer than what was appended, which later appends write over: where a file does not grow, a sync has only its bytes to

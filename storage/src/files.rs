@@ -46,6 +46,11 @@ pub trait ImmutableFiles {
         Ok(Arc::new(self.read(file)?))
     }
 
+    /// Whether [`Self::map`] gives a map of this file, and not a copy.
+    fn is_mapped(&self, _file: &FileRef) -> bool {
+        false
+    }
+
     /// Parts (offset and length) of a file that was written or read before. Where files are mapped they take no memory until they are used, which is why
     /// nothing but the length is checked, and none any more when they are dropped.
     ///

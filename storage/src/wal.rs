@@ -7,7 +7,7 @@
 //! only as long as one at or before it holds a live entry, and an idle group pins nothing with its vote.
 //!
 //! **Behind the last record there may be zeroes**, which small batches are written over: a sync need not record a new length then. A segment is cut to its records
-//! when it is closed; where a process ended before, zeroes up to the end are no tail and no damage.
+//! when it is closed; where a process ended before, the next open does that, and zeroes up to the end of the last segment are no tail and no damage.
 //!
 //! **Damage or a torn tail?** Every record says up to where its segment was synced when it was written. A bad record is a torn write, never acked, if
 //! it is in the last segment and no record behind it says that its place had been synced; the tail is cut off there. Otherwise it is damage. After a

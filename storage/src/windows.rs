@@ -29,7 +29,7 @@ use parking_lot::Mutex;
 
 use tallymesh_protocol::time::{DAY_MS, Grain, HOUR_MS, MINUTE_MS};
 
-pub use save::{BlockEntry, PartitionEntry, SavedWindows, WindowsManifest, WindowsSave};
+pub use save::{BlockEntry, PartitionEntry, Replaced, SavedWindows, WindowsManifest, WindowsSave};
 pub use scan::{CellMap, KeyGroups, ScanStopped, WindowView};
 pub use totals::{KeyClass, TOTALS_BYTES_MAX};
 

@@ -200,7 +200,8 @@ impl StateMachine {
         let files = self.snapshots.files.clone();
         let written = self.snapshots.blocking.run(move || save.write(&files, &encoded)).await;
         let saved = written.map_err(|e| StorageError::Invalid(format!("writing a snapshot ended: {e}")))??;
-        self.shared.write().state.mark_saved(&saved);
+        let replaced = self.shared.write().state.mark_saved(&saved);
+        drop(replaced);
         Ok(self.settle(&tail, saved.manifest().clone(), saved.written_bytes()))
     }
 

@@ -37,16 +37,17 @@ pub(super) fn run(mut input: Input<'_>) {
         workload.run(&mut opened, &mut input);
     }
     write_all(&mut opened);
-    let before: Vec<usize> = disk.files().values().map(Vec::len).collect();
+    let before = disk.files();
     let is_marked = end & 4 == 4;
     if is_marked {
         opened.writer.mark();
     }
     let mut files = disk.files();
     let marked = files.iter().next_back().filter(|_| is_marked).map(|(path, bytes)| {
-        let was = before.get(files.len() - 1).copied().unwrap_or_default();
-        // A log that was marked already gets no second mark.
-        Marked { path: path.clone(), bytes: if was < bytes.len() { was } else { 0 } }
+        // Over zeroes that were there already, perhaps. A log that was marked already gets no second mark.
+        let was = before.get(path).map_or(&[][..], Vec::as_slice);
+        let same = was.iter().zip(bytes).take_while(|(was, is)| was == is).count();
+        Marked { path: path.clone(), bytes: if same < bytes.len() { same / 16 * 16 } else { 0 } }
     });
     drop(opened);
 

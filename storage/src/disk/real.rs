@@ -11,10 +11,7 @@ use bytes::Bytes;
 use memmap2::{Mmap, UncheckedAdvice};
 use rkyv::util::AlignedVec;
 
-use super::{Disk, DiskFile, READ_ALIGN, ReadAt, Space, parts_within};
-
-/// Files longer than this are mapped by [`Disk::read`], shorter ones copied, in bytes: below it a copy costs less than the page faults.
-const COPY_BYTES_MAX: u64 = 1 << 20;
+use super::{Disk, DiskFile, MAPPED_BYTES_ABOVE, READ_ALIGN, ReadAt, Space, parts_within};
 
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealDisk;
@@ -60,14 +57,14 @@ impl Disk for RealDisk {
     fn read(&self, path: &Path) -> io::Result<Bytes> {
         let file = File::open(path)?;
         let len = file.metadata()?.len();
-        if len > COPY_BYTES_MAX { map(&file) } else { copy(&file, 0, len as usize) }
+        if len > MAPPED_BYTES_ABOVE { map(&file) } else { copy(&file, 0, len as usize) }
     }
 
     fn read_parts(&self, path: &Path, len: u64, parts: &[(u64, u64)]) -> io::Result<Vec<Bytes>> {
         let file = File::open(path)?;
         let found = usize::try_from(file.metadata()?.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
         let ranges = parts_within(found, len, parts)?;
-        if len <= COPY_BYTES_MAX {
+        if len <= MAPPED_BYTES_ABOVE {
             let whole = copy(&file, 0, found)?;
             return Ok(ranges.map(|range| whole.slice(range)).collect());
         }
@@ -159,7 +156,8 @@ impl DiskFile for RealFile {
         // What an attempt wrote that failed is not in `len`.
         self.file.set_len(self.end)?;
         self.len = self.end;
-        Ok(())
+        // Not every file system takes a shorter length for something that `fdatasync` has to write.
+        self.file.sync_all()
     }
 
     fn sync(&mut self) -> io::Result<()> {

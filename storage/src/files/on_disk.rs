@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::{FileRef, ImmutableFiles};
 use crate::StorageError;
-use crate::disk::{Disk, ReadAt};
+use crate::disk::{Disk, MAPPED_BYTES_ABOVE, ReadAt};
 use crate::planted::{self, Bug};
 
 const MANIFEST: &str = "snapshot";
@@ -214,6 +214,10 @@ impl ImmutableFiles for ShardFiles {
         self.disk.open(&path).map_err(|e| StorageError::io("open", path, e))
     }
 
+    fn is_mapped(&self, file: &FileRef) -> bool {
+        file.bytes > MAPPED_BYTES_ABOVE
+    }
+
     fn map(&self, file: &FileRef, parts: &[(u64, u64)]) -> Result<Vec<Bytes>, StorageError> {
         let path = self.dir.join(&file.name);
         self.disk.read_parts(&path, file.bytes, parts).map_err(|e| StorageError::io("map", path, e))
@@ -302,6 +306,10 @@ impl ImmutableFiles for ShardWriter {
 
     fn open(&self, file: &FileRef) -> Result<Arc<dyn ReadAt>, StorageError> {
         self.files.open(file)
+    }
+
+    fn is_mapped(&self, file: &FileRef) -> bool {
+        self.files.is_mapped(file)
     }
 
     fn map(&self, file: &FileRef, parts: &[(u64, u64)]) -> Result<Vec<Bytes>, StorageError> {

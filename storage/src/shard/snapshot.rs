@@ -13,7 +13,7 @@ use crate::StorageError;
 use crate::dedup::{Dedup, DedupSave, SavedDedup};
 use crate::files::{Commit, FileRef, ShardFiles};
 use crate::planted::{self, Bug};
-use crate::windows::{SavedWindows, WindowStore, WindowsSave};
+use crate::windows::{Replaced, SavedWindows, WindowStore, WindowsSave};
 use tallymesh_protocol::event::command::ShardSettings;
 
 /// A shard at one moment, ready to be written.
@@ -135,15 +135,15 @@ impl ShardState {
     }
 
     /// Takes over a snapshot, so that the next one writes only what is new since. Superseded ones, and ones older than the last that was
-    /// marked, change nothing.
-    pub fn mark_saved(&mut self, saved: &SavedShard) {
+    /// marked, change nothing. What is handed back is best dropped without a lock.
+    pub fn mark_saved(&mut self, saved: &SavedShard) -> Replaced {
         if saved.is_superseded() || self.saved_index.is_some_and(|marked| marked > saved.applied_index) {
-            return;
+            return Replaced::default();
         }
         self.keys.mark_saved(&saved.keys);
         self.dedup.mark_saved(&saved.dedup);
-        self.windows.mark_saved(&saved.windows);
         self.saved_index = Some(saved.applied_index);
+        self.windows.mark_saved(&saved.windows)
     }
 
     /// Opens the snapshot of a directory with the log's own bytes, and removes files that it does not name; `None` when there is no snapshot.

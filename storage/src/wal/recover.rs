@@ -158,14 +158,16 @@ fn read_segment(
         Err(BadSegmentHeader::Version(found)) => return Err(StorageError::Version { path, found, known: VERSION }),
     };
     scan(&bytes, number, &mut items);
-    let mut end = without_ahead(&bytes, &mut items);
+    let mut end = bytes.len();
     if is_last {
+        end = without_ahead(&bytes, &mut items);
+        let is_longer = end < bytes.len();
         if let Some((nth, offset)) = torn_at(&items) {
             items.truncate(nth);
             recovered.torn = Some(TornTail { path: path.clone(), offset: offset as u64, bytes: (end - offset) as u64 });
             end = offset;
         }
-        if recovered.torn.is_some() || !is_marked(&items) {
+        if recovered.torn.is_some() || is_longer || !is_marked(&items) {
             // That it can be read does not mean that it is on the disk: the last sync may not have happened, or failed.
             replace_file(disk, &path, &bytes[..end]).map_err(|e| StorageError::io("rewrite", temporary_name(&path), e))?;
         }
@@ -186,7 +188,7 @@ fn read_segment(
     Ok(ClosedSegment { number, bytes: end as u64, is_bare })
 }
 
-/// Where the segment's content ends. Zeroes behind the last record were written ahead of records that never came.
+/// Where the content of the last segment ends. Zeroes behind the last record were written ahead of records that never came.
 fn without_ahead(bytes: &[u8], items: &mut Vec<Item<'_>>) -> usize {
     match items.last() {
         Some(&Item::Bad { offset, head: None, .. }) if offset > SEGMENT_HEADER_BYTES && bytes[offset..].iter().all(|byte| *byte == 0) => {

@@ -141,7 +141,12 @@ impl WalWriter {
 
     /// The last mark; nothing is written after it.
     pub fn close(&mut self) {
-        if let Err(error) = self.cut_ahead() {
+        if self.has_failed {
+            return;
+        }
+        if self.ahead > self.end
+            && let Err(error) = self.cut_ahead()
+        {
             return self.fail(&error, Vec::new());
         }
         self.ahead = u32::MAX;
@@ -253,8 +258,11 @@ impl WalWriter {
 
     /// Closes the segment, synced to its end, and starts the next.
     fn roll(&mut self) -> Result<(), StorageError> {
+        let ahead = std::mem::replace(&mut self.ahead, u32::MAX);
         self.flush()?;
-        self.cut_ahead()?;
+        if ahead > self.end {
+            self.cut_ahead()?;
+        }
         self.sync()?;
         let open = segment::create(self.disk.as_ref(), &self.dir, self.number + 1, &checkpoint::encode(self.groups.iter()))?;
         self.closed.push_back(ClosedSegment { number: self.number, bytes: u64::from(self.end), is_bare: false });
@@ -295,9 +303,6 @@ impl WalWriter {
     }
 
     fn cut_ahead(&mut self) -> Result<(), StorageError> {
-        if self.ahead <= self.end {
-            return Ok(());
-        }
         self.open.file.cut_ahead().map_err(|e| StorageError::io("cut", segment::path(&self.dir, self.number), e))
     }
 

@@ -205,8 +205,8 @@ impl BlockBuilder {
         self.lasts.push(last);
     }
 
-    /// Bytes of the block at most, as far as it is made.
-    pub fn bytes_max(&self) -> usize {
+    /// Bytes of the block so far, up to a few times as many as they will be.
+    pub fn bytes_about(&self) -> usize {
         1_024
             + 12 * self.keys.len()
             + self.users.bytes()
@@ -220,7 +220,7 @@ impl BlockBuilder {
         self.close_start();
         let bin_base = self.bins.iter().copied().min().unwrap_or(0);
         let bins: Vec<u32> = self.bins.iter().map(|&b| b.wrapping_sub(bin_base) as u32).collect();
-        let capacity = self.bytes_max();
+        let capacity = self.bytes_about();
         let columns = Columns {
             grain: self.grain,
             partition_ms: self.partition_ms,

@@ -88,7 +88,7 @@ pub(super) fn merge_cut(blocks: &[&Block], grain: Grain, partition_ms: i64, cut_
         if runs.is_empty() {
             continue;
         }
-        if builder.bytes_max() >= cut_bytes {
+        if builder.bytes_about() >= cut_bytes {
             made.push(std::mem::replace(&mut builder, new_builder(0)).finish());
         }
         builder.start(index as u8);

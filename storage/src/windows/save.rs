@@ -73,6 +73,12 @@ pub struct SavedWindows {
     places: Vec<Place>,
 }
 
+/// Blocks that are read from elsewhere now.
+#[derive(Default)]
+pub struct Replaced {
+    _blocks: Vec<Arc<Block>>,
+}
+
 /// Where a block lies now.
 struct Place {
     id: u64,
@@ -118,16 +124,20 @@ impl WindowStore {
 
     /// Remembers where the blocks lie that a save has written, once its manifest is durable, and reads them from there from now on: on a disk that maps
     /// files they take memory only as they are used, and memory that the system may take back. Blocks that are gone by now are ignored.
-    pub fn mark_saved(&mut self, saved: &SavedWindows) {
+    ///
+    /// What is read no more is handed back, to be dropped without a lock: that gives memory back to the system, which takes its time.
+    pub fn mark_saved(&mut self, saved: &SavedWindows) -> Replaced {
+        let mut replaced = Vec::new();
         let places: BTreeMap<u64, &Place> = saved.places.iter().map(|place| (place.id, place)).collect();
         for stored in self.levels.iter_mut().flat_map(BTreeMap::values_mut).flat_map(|p| &mut p.blocks) {
             if let Some(place) = places.get(&stored.id) {
                 stored.saved = Some(place.saved.clone());
                 if let Some(block) = &place.block {
-                    stored.block = block.clone();
+                    replaced.push(std::mem::replace(&mut stored.block, block.clone()));
                 }
             }
         }
+        Replaced { _blocks: replaced }
     }
 
     /// Reads a saved state. Blocks are slices of the files' bytes; every one is checked here.
@@ -240,7 +250,7 @@ impl WindowsSave {
         // Pages of a map stay with the process once they were read, as merging reads every block that it merges. Through a new map they count again only
         // when they are read again.
         let kept = self.partitions.iter().flat_map(|(.., blocks)| blocks).filter_map(|stored| stored.saved.as_ref());
-        let kept = kept.filter(|place| !rewritten.contains(&place.file.name));
+        let kept = kept.filter(|place| files.is_mapped(&place.file) && !rewritten.contains(&place.file.name));
         let mut maps = Maps::of(kept, |file, parts| Ok(map_again(files, file, parts)))?;
         for stored in self.partitions.iter().flat_map(|(.., blocks)| blocks) {
             match &stored.saved {

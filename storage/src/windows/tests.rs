@@ -66,6 +66,10 @@ impl ImmutableFiles for MemoryFiles {
         self.files.get(&file.name).cloned().ok_or_else(|| StorageError::Invalid(format!("no file {}", file.name)))
     }
 
+    fn is_mapped(&self, _: &FileRef) -> bool {
+        self.maps != Maps::Shared
+    }
+
     fn map(&self, file: &FileRef, parts: &[(u64, u64)]) -> Result<Vec<Bytes>, StorageError> {
         let bytes = self.files.get(&file.name).filter(|_| self.maps != Maps::Lost);
         let bytes = bytes.ok_or_else(|| StorageError::Invalid(format!("no file {}", file.name)))?;

@@ -3,7 +3,10 @@
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ORIGIN, RETRY_AFTER, VARY};
+use axum::http::header::{
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ORIGIN,
+    RETRY_AFTER, VARY,
+};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tallymesh_protocol::error::{ErrorCode, Problem};
@@ -25,6 +28,7 @@ const SCHEMA_VERSION: [HeaderName; 2] = [HeaderName::from_static("schema-version
 pub const PATH: &str = "/v1/events";
 /// As the route's layer for other origins says.
 const VARIES: HeaderValue = HeaderValue::from_static("origin, access-control-request-method, access-control-request-headers");
+const EXPOSED: HeaderValue = HeaderValue::from_static("x-request-id,retry-after");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Browsers may send events from other origins; everything else is same-origin, so that a web page cannot read this node's numbers.
@@ -65,7 +69,12 @@ pub fn goes_directly(request: &Request) -> bool {
 pub async fn directly(app: &AppState, request_id: RequestId, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let mut response = post_events(State(app.clone()), request_id, parts.headers, body).await.into_response();
-    response.headers_mut().insert(VARY, VARIES);
+    let headers = response.headers_mut();
+    headers.insert(VARY, VARIES);
+    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+    if app.config.http.cors_origins.iter().any(|origin| origin == "*") {
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    }
     response
 }
 

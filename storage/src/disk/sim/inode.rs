@@ -89,7 +89,13 @@ impl Inode {
         }
         match unsynced {
             Unsynced::Drop => {}
-            Unsynced::Tear => self.write_through(synced + random.up_to(self.cached.len() - synced)),
+            Unsynced::Tear => {
+                self.write_through(synced + random.up_to(self.end - synced));
+                // The zeroes ahead of it are there, and so is the length with them, or not.
+                if self.ahead() > 0 && random.coin() {
+                    self.durable.resize(self.durable.len().max(self.cached.len()), 0);
+                }
+            }
             Unsynced::Zero => {
                 self.write_through(self.cached.len());
                 zero_sectors(&mut self.durable[..self.cached.len()], synced, random);
