@@ -156,9 +156,9 @@ pub fn router(app: AppState) -> Router {
 pub async fn answer(app: &AppState, router: &Router, request: Request) -> Response {
     if write::ingest::goes_directly(&request) {
         let id = server::context::RequestId::of(&request, &app.numbers);
-        let run = |request| server::context::caught(&app.metrics, write::ingest::directly(app, id.clone(), request));
-        // In a box, so that a connection without a request does not hold room for one.
-        return Box::pin(server::context::framed(app, id.clone(), write::ingest::PATH, request, run)).await;
+        // In a box, so that it is moved once, and a connection without a request does not hold room for one.
+        let run = |request| Box::pin(server::context::caught(&app.metrics, write::ingest::directly(app, id.clone(), request)));
+        return server::context::framed(app, id.clone(), write::ingest::PATH, request, run).await;
     }
     let Ok(response) = router.clone().oneshot(request).await;
     response
