@@ -289,6 +289,8 @@ fn expose_log(log: &WalStats, out: &mut Exposition) {
     out.single("tallymesh_log_up", Gauge, "1 while the log takes writes.", f64::from(u8::from(log.poisoned.is_none())));
 }
 
+const SHARD_UP: &str = "tallymesh_shard_up";
+
 type ShardGauge = (&'static str, Kind, &'static str, fn(&ShardStatus) -> f64);
 
 const SHARD_GAUGES: [ShardGauge; 21] = [
@@ -297,7 +299,7 @@ const SHARD_GAUGES: [ShardGauge; 21] = [
     ("tallymesh_shard_older_than_horizon_total", Kind::Counter, "First arrivals older than the dedup horizon.", |s| {
         s.older_than_horizon as f64
     }),
-    ("tallymesh_shard_up", Kind::Gauge, "1 while the shard works.", |s| f64::from(u8::from(s.stopped.is_none()))),
+    (SHARD_UP, Kind::Gauge, "1 while the shard works.", |s| f64::from(u8::from(s.stopped.is_none()))),
     ("tallymesh_shard_queued_bytes", Kind::Gauge, "Batches waiting for the log.", |s| s.queued_bytes as f64),
     ("tallymesh_shard_log_index", Kind::Gauge, "Last entry of the log.", |s| s.last_log_index as f64),
     ("tallymesh_shard_committed_index", Kind::Gauge, "Last committed entry.", |s| s.committed_index as f64),
@@ -343,11 +345,37 @@ fn expose_metrics(metrics: &[MetricInfo], out: &mut Exposition) {
     }
 }
 
+/// A shard that has no replica here has no figures here: its series are at the nodes that have one. Of one that stopped it is known that it did.
 fn expose_shards(shards: &[ShardStatus], out: &mut Exposition) {
     for (name, kind, help, value) in SHARD_GAUGES {
         out.family(name, kind, help);
-        for shard in shards {
+        let is_known = |s: &&ShardStatus| s.is_open || (s.stopped.is_some() && name == SHARD_UP);
+        for shard in shards.iter().filter(is_known) {
             out.sample(name, &[("shard", &shard.shard.to_string())], value(shard));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_without_a_replica_here_have_no_figures() {
+        let shard = |shard| ShardStatus { shard, ..ShardStatus::default() };
+        let shards = [
+            ShardStatus { is_open: true, events: 7, ..shard(0) },
+            // At another node.
+            ShardStatus { leader: Some(2), ..shard(1) },
+            ShardStatus { stopped: Some("damaged".to_owned()), ..shard(2) },
+        ];
+        let mut out = Exposition::default();
+        expose_shards(&shards, &mut out);
+        let text = out.finish();
+        let of = |shard: &str| text.lines().filter(|line| line.contains(&format!("shard=\"{shard}\""))).collect::<Vec<_>>();
+        assert_eq!(of("0").len(), SHARD_GAUGES.len());
+        assert!(of("0").contains(&"tallymesh_shard_events_total{shard=\"0\"} 7"));
+        assert_eq!(of("1"), Vec::<&str>::new(), "unknown, not zero");
+        assert_eq!(of("2"), ["tallymesh_shard_up{shard=\"2\"} 0"]);
     }
 }
