@@ -18,9 +18,11 @@ async fn dribble(address: std::net::SocketAddr, first: Vec<u8>) -> String {
     let mut every = tokio::time::interval(Duration::from_millis(100));
     let mut answer = Vec::new();
     let mut buffer = [0; 4_096];
+    let mut is_open = true;
     loop {
         tokio::select! {
-            _ = every.tick() => if stream.write_all(b" ").await.is_err() { break },
+            // Where nothing can be sent any more, the answer has come already, or never will.
+            _ = every.tick(), if is_open => is_open = stream.write_all(b" ").await.is_ok(),
             read = stream.read(&mut buffer) => match read {
                 Ok(0) | Err(_) => break,
                 Ok(n) => answer.extend_from_slice(&buffer[..n]),
