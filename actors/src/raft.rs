@@ -8,6 +8,7 @@ mod oneshot;
 pub mod peers;
 mod replica;
 pub mod runtime;
+mod solo;
 mod state_machine;
 
 use std::fmt;
@@ -20,6 +21,7 @@ pub use given_up::{Floor, Remains};
 pub use log_store::{DurableIndex, LogStore, StopReason};
 pub use replica::{Group, Leadership, OpenReplica, RaftReplica, config};
 pub use runtime::MeshRuntime;
+pub use solo::SoloReplica;
 pub use state_machine::{Blocking, OpenState, ShardSnapshot, SharedState, SnapshotGauges, Snapshots, StateMachine};
 
 use crate::replicator::AppliedPart;

@@ -27,7 +27,7 @@ use super::{Inner, Mesh, MeshOptions, Owned, StartError};
 use crate::fleet::clocks::MedianOffset;
 use crate::fleet::{self, Fleet, FleetOptions};
 use crate::raft::{
-    Blocking, DurableIndex, LogStore, OpenReplica, OpenState, RaftReplica, SharedState, Snapshots, StateMachine, StopReason,
+    Blocking, DurableIndex, LogStore, OpenReplica, OpenState, RaftReplica, SharedState, Snapshots, SoloReplica, StateMachine, StopReason,
 };
 use crate::shard::stamp::StampClock;
 use crate::shard::{Shard, ShardParts};
@@ -36,8 +36,10 @@ use log_runner::LogRunner;
 
 /// Id of the only node of a cluster of one.
 pub(crate) const ONLY_NODE: u64 = 1;
-/// Recent log in memory for the entries that are applied right after they are written, in bytes.
+/// Recent log in memory, for entries that are applied right after they are written and sent to other nodes, in bytes.
 const LOG_CACHE_BYTES_MAX: usize = 64 << 20;
+/// The same where nobody else wants them: what is to be applied is at hand.
+const LOG_CACHE_ALONE_BYTES_MAX: usize = 1 << 20;
 /// Beside what the queues of the shards may hold, the log's own queue takes this much: votes, marks, ticks, in bytes.
 const LOG_QUEUE_SPARE_BYTES: usize = 16 << 20;
 
@@ -45,7 +47,7 @@ pub async fn start(options: MeshOptions, blocking: Blocking, lock: Option<DirLoc
     check(&options)?;
     DefinitionSet::compile(options.settings.definitions_version, options.settings.definitions.clone())
         .map_err(|e| StartError::Invalid(e.to_string()))?;
-    let log = open_log(&options, blocking)?;
+    let log = open_log(&options, blocking, LOG_CACHE_ALONE_BYTES_MAX)?;
     let cluster = match ClusterFile::read(&*options.disk, &options.data_dir)? {
         Some(cluster) => cluster,
         None => {
@@ -76,7 +78,7 @@ pub async fn start_fleet(
     check(&options)?;
     let definitions = DefinitionSet::compile(options.settings.definitions_version, options.settings.definitions.clone())
         .map_err(|e| StartError::Invalid(e.to_string()))?;
-    let log = open_log(&options, Blocking::Threads)?;
+    let log = open_log(&options, Blocking::Threads, LOG_CACHE_BYTES_MAX)?;
     let alone_before = known.as_ref().map(|known| known.cluster_id.clone());
     let fleet = match fleet::start::start(&options, fleet, log.wal.clone(), alone_before, waiting).await {
         Ok(fleet) => fleet,
@@ -176,12 +178,12 @@ fn log_dir(options: &MeshOptions) -> std::path::PathBuf {
     options.data_dir.join("log")
 }
 
-fn open_log(options: &MeshOptions, blocking: Blocking) -> Result<LogRunner, StartError> {
+fn open_log(options: &MeshOptions, blocking: Blocking, cache_bytes_max: usize) -> Result<LogRunner, StartError> {
     let queues = usize::from(options.shards).saturating_mul(options.shard_queue_bytes_max);
     let wal_options = WalOptions {
         segment_bytes: options.log_segment_bytes,
         queue_bytes_max: queues.saturating_add(LOG_QUEUE_SPARE_BYTES),
-        cache_bytes_max: LOG_CACHE_BYTES_MAX,
+        cache_bytes_max,
         ..WalOptions::default()
     };
     let opened = Wal::open(options.disk.clone(), options.clock.clone(), &log_dir(options), wal_options)?;
@@ -249,9 +251,12 @@ async fn open_alone(options: &MeshOptions, blocking: Blocking, wal: &Wal, id: Sh
         let files = open_files(options, blocking, id, None).await?;
         let open = recover(options, blocking, wal, id, files, ONLY_NODE, &stop).await?;
         let (shared, snapshots) = (open.state.shared(), open.state.snapshots());
-        let replica = RaftReplica::open(open).await.map_err(|e| e.to_string())?;
-        let parts = parts_of(options, id, Arc::new(replica), shared, snapshots, &stop);
-        catch_up(&parts).await.map(|()| parts)
+        let (log, state) = (open.log.clone(), open.state.clone());
+        let raft = Arc::new(RaftReplica::open(open).await.map_err(|e| e.to_string())?);
+        let parts = parts_of(options, id, raft.clone(), shared, snapshots, &stop);
+        catch_up(&parts).await?;
+        let replica = SoloReplica::take_over(&raft, ONLY_NODE, wal.clone(), &log, state, stop.clone()).await?;
+        Ok(ShardParts { replica: Arc::new(replica), ..parts })
     };
     open.await.map_err(|detail| {
         stop.set(&detail);

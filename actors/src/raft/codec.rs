@@ -57,6 +57,15 @@ pub fn encode_own_entry(entry: Entry<ShardRaft>, committed: u64) -> Result<LogEn
     Ok(LogEntry { meta: Bytes::copy_from_slice(&meta), ..entry })
 }
 
+/// The same of a command.
+pub fn encode_own_command(term: u64, index: u64, committed: u64, command: Bytes) -> LogEntry {
+    let mut meta = [0; COMMITTED_META_BYTES];
+    (meta[0], meta[1]) = (VERSION_COMMITTED, 1);
+    meta[2..META_BYTES].copy_from_slice(&term.to_le_bytes());
+    meta[META_BYTES..].copy_from_slice(&committed.to_le_bytes());
+    LogEntry { index, meta: Bytes::copy_from_slice(&meta), body: command }
+}
+
 fn decode_meta(index: u64, meta: &[u8]) -> Result<(u8, LogId), StorageError> {
     let known = match meta.first() {
         Some(&VERSION) => META_BYTES,

@@ -43,6 +43,10 @@ impl StopReason {
         self.shard
     }
 
+    pub fn is_set(&self) -> bool {
+        self.reason.get().is_some()
+    }
+
     pub fn get(&self) -> Option<String> {
         self.reason.get().cloned()
     }
@@ -98,6 +102,14 @@ impl LogStore {
             store.committed = if committed == 0 { None } else { store.id_at(committed.min(last))? };
         }
         Ok(store)
+    }
+
+    /// The same, as the log is now.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(super) fn reopened(&self) -> Result<Self, StorageError> {
+        Self::open(self.wal.clone(), self.shard, self.durable.clone(), self.stop.clone())
     }
 
     /// What its log has to reach before the replica takes part in elections; none for one that was never removed.

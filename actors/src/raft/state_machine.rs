@@ -88,6 +88,11 @@ impl Snapshots {
         *self.gauges.lock()
     }
 
+    /// Last entry that the newest durable one covers.
+    pub(super) fn current_index(&self) -> Option<u64> {
+        self.current.lock().as_ref().and_then(|snapshot| snapshot.meta.last_log_id).map(|id| id.index)
+    }
+
     /// Where the files of snapshots are, for whoever brings those of another replica or hands them out.
     pub fn files(&self) -> &ShardFiles {
         &self.files
@@ -147,7 +152,7 @@ impl StateMachine {
         self.snapshots.clone()
     }
 
-    fn apply_one(&self, entry: Entry<ShardRaft>) -> Result<CommandOutcome, ApplyError> {
+    pub(super) fn apply_one(&self, entry: Entry<ShardRaft>) -> Result<CommandOutcome, ApplyError> {
         let mut applied = self.shared.write();
         let index = entry.log_id.index;
         let done = match &entry.payload {
