@@ -264,3 +264,6 @@ impl Drop for SoloReplica {
         self.inner.close();
     }
 }
+
+#[cfg(test)]
+mod tests;
