@@ -3,7 +3,7 @@
 pub(super) mod cluster_file;
 pub(super) mod log_runner;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -255,6 +255,10 @@ async fn open_alone(options: &MeshOptions, blocking: Blocking, wal: &Wal, id: Sh
         let raft = Arc::new(RaftReplica::open(open).await.map_err(|e| e.to_string())?);
         let parts = parts_of(options, id, raft.clone(), shared, snapshots, &stop);
         catch_up(&parts).await?;
+        if raft.group().voters != BTreeSet::from([ONLY_NODE]) {
+            // It was among others: nothing is committed without them, wherever it runs.
+            return Ok(parts);
+        }
         let replica = SoloReplica::take_over(&raft, ONLY_NODE, wal.clone(), &log, state, stop.clone()).await?;
         Ok(ShardParts { replica: Arc::new(replica), ..parts })
     };

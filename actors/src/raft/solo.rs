@@ -6,6 +6,7 @@
 //! ([`SoloReplica::take_over`]). A directory that is opened in a fleet one day goes on from there.
 
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -25,12 +26,14 @@ use super::log_store::StopReason;
 use super::{Command, LogStore, MeshRuntime, RaftReplica, ShardRaft, StateMachine, codec};
 use crate::replicator::{Committed, Done, ReplicaStatus, Replicator, ReplicatorError};
 
-/// After an entry of this size others have their turn on the thread, in bytes.
+/// After so much others have their turn on the thread, in bytes; an entry counts for so many more.
 const YIELD_BYTES_MIN: usize = 64 << 10;
+const YIELD_ENTRY_BYTES: usize = 1 << 10;
 
 pub struct SoloReplica {
     inner: Arc<Inner>,
-    applying: Mutex<Option<JoinHandle<()>>>,
+    /// Held by whoever waits for its end.
+    applying: Arc<tokio::sync::Mutex<Option<JoinHandle<()>>>>,
 }
 
 struct Inner {
@@ -51,11 +54,41 @@ struct Inner {
     applied: AtomicU64,
     /// Last entry that a snapshot covers.
     saved: watch::Sender<u64>,
-    saving: Mutex<Option<JoinHandle<()>>>,
+    saving: Mutex<Saving>,
     /// Set with the queue locked.
     is_closed: AtomicBool,
     /// There is something to apply, or an end.
     work: Notify,
+}
+
+#[derive(Default)]
+struct Saving {
+    task: Option<JoinHandle<()>>,
+    is_running: bool,
+    /// Another one was asked for meanwhile.
+    again: bool,
+}
+
+/// An entry on its way to the disk. Whoever drops it says that it will not come there.
+struct Writing {
+    inner: Arc<Inner>,
+    index: u64,
+    is_told: bool,
+}
+
+impl Writing {
+    fn told(mut self, result: Result<(), StorageError>) {
+        self.is_told = true;
+        self.inner.written(self.index, result);
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        if !self.is_told {
+            self.inner.written(self.index, Err(StorageError::Poisoned("the log's writer is gone".to_owned())));
+        }
+    }
 }
 
 struct Waiting {
@@ -103,7 +136,7 @@ impl SoloReplica {
             work: Notify::new(),
         });
         let applying = MeshRuntime::spawn_task(inner.clone().apply());
-        Ok(Self { inner, applying: Mutex::new(Some(applying)) })
+        Ok(Self { inner, applying: Arc::new(tokio::sync::Mutex::new(Some(applying))) })
     }
 }
 
@@ -134,22 +167,32 @@ impl Inner {
 
     /// Applies what is on the disk, in order, until it has to stop; then nothing is taken any more, and whoever waits is told so.
     async fn apply(self: Arc<Self>) {
+        let mut since_yield = 0;
         while !self.is_over() {
             while let Some(Waiting { index, command, done }) = self.next_durable() {
-                let bytes = command.len();
+                since_yield += command.len() + YIELD_ENTRY_BYTES;
                 let entry = Entry::<ShardRaft> { log_id: codec::log_id(self.term, index), payload: EntryPayload::Normal(Command(command)) };
-                match self.state.apply_one(entry) {
-                    Ok(outcome) => {
+                let outcome = match std::panic::catch_unwind(AssertUnwindSafe(|| self.state.apply_one(entry))) {
+                    Ok(Ok(outcome)) => {
                         self.applied.store(index, Ordering::Release);
-                        done(Ok(Committed { index, parts: outcome.parts }));
+                        Ok(Committed { index, parts: outcome.parts })
                     }
-                    Err(error) => {
+                    Ok(Err(error)) => {
                         self.stop.set(&error);
-                        done(Err(self.ended()));
-                        break;
+                        Err(self.ended())
                     }
+                    // The state is half of what it should be: nobody reads or saves it any more.
+                    Err(_) => {
+                        self.stop.set(&"applying an entry panicked");
+                        Err(self.ended())
+                    }
+                };
+                self.tell(done, outcome);
+                if self.stop.is_set() {
+                    break;
                 }
-                if bytes >= YIELD_BYTES_MIN {
+                if since_yield >= YIELD_BYTES_MIN {
+                    since_yield = 0;
                     tokio::task::yield_now().await;
                 }
             }
@@ -162,7 +205,14 @@ impl Inner {
             self.is_closed.store(true, Ordering::Release);
             std::mem::take(&mut *queue)
         };
-        waiting.into_iter().for_each(|waiting| (waiting.done)(Err(self.ended())));
+        waiting.into_iter().for_each(|waiting| self.tell(waiting.done, Err(self.ended())));
+    }
+
+    /// One who panicks keeps nobody else from being told.
+    fn tell(&self, done: Done, outcome: Result<Committed, ReplicatorError>) {
+        if std::panic::catch_unwind(AssertUnwindSafe(|| done(outcome))).is_err() {
+            self.stop.set(&"whoever waited for an entry panicked");
+        }
     }
 
     fn next_durable(&self) -> Option<Waiting> {
@@ -170,14 +220,30 @@ impl Inner {
         self.queue.lock().pop_front_if(|first| first.index <= durable)
     }
 
-    /// Writes a snapshot; the log that it covers goes.
+    /// Writes a snapshot; the log that it covers goes. What fails notes why.
     async fn save(&self) {
-        // What fails has noted why.
+        if self.is_over() {
+            return;
+        }
         let Ok(snapshot) = self.state.clone().build_snapshot().await else { return };
         let Some(last) = snapshot.meta.last_log_id else { return };
-        self.saved.send_replace(last.index);
         if !self.is_over() {
             let _ = self.log.lock().await.purge(last).await;
+        }
+        // Whoever waits for it may ask for the next one, so it is said last.
+        self.saved.send_replace(last.index);
+    }
+
+    async fn save_until_nobody_asks(self: Arc<Self>) {
+        loop {
+            self.save().await;
+            // Where it failed there is an end.
+            self.work.notify_one();
+            let mut saving = self.saving.lock();
+            if !std::mem::take(&mut saving.again) || self.is_over() {
+                saving.is_running = false;
+                return;
+            }
         }
     }
 }
@@ -195,8 +261,8 @@ impl Replicator for SoloReplica {
         let entry = codec::encode_own_command(inner.term, index, inner.applied.load(Ordering::Relaxed), command.clone());
         queue.push_back(Waiting { index, command, done });
         // Under the lock, which makes the order of the calls that of the log.
-        let told = inner.clone();
-        inner.wal.append(inner.shard.0, vec![entry], Box::new(move |result| told.written(index, result)));
+        let writing = Writing { inner: inner.clone(), index, is_told: false };
+        inner.wal.append(inner.shard.0, vec![entry], Box::new(move |result| writing.told(result)));
     }
 
     fn read_barrier(&self) -> BoxFuture<'static, Result<u64, ReplicatorError>> {
@@ -221,15 +287,12 @@ impl Replicator for SoloReplica {
 
     fn trigger_snapshot(&self) {
         let mut saving = self.inner.saving.lock();
-        if self.inner.is_over() || saving.as_ref().is_some_and(|saving| !saving.is_finished()) {
-            return;
+        if saving.is_running {
+            saving.again = true;
+        } else if !self.inner.is_over() {
+            saving.is_running = true;
+            saving.task = Some(MeshRuntime::spawn_task(self.inner.clone().save_until_nobody_asks()));
         }
-        let inner = self.inner.clone();
-        *saving = Some(MeshRuntime::spawn_task(async move {
-            inner.save().await;
-            // Where it failed there is an end.
-            inner.work.notify_one();
-        }));
     }
 
     fn snapshot_of_now(&self) -> BoxFuture<'static, ()> {
@@ -244,11 +307,12 @@ impl Replicator for SoloReplica {
     }
 
     fn shutdown(&self) -> BoxFuture<'static, ()> {
-        let (inner, applying) = (self.inner.clone(), self.applying.lock().take());
+        let (inner, applying) = (self.inner.clone(), self.applying.clone());
         async move {
             inner.close();
-            let saving = inner.saving.lock().take();
-            for task in applying.into_iter().chain(saving) {
+            let mut applying = applying.lock().await;
+            let saving = inner.saving.lock().task.take();
+            for task in applying.take().into_iter().chain(saving) {
                 if let Err(error) = task.await {
                     tracing::warn!(%error, "a replica did not end cleanly");
                 }

@@ -151,15 +151,37 @@ async fn snapshot_lets_the_log_go() {
     let applied = bench.solo.status().applied_index;
     bench.solo.trigger_snapshot();
     let saved = bench.solo.snapshot_of_now();
+    settle().await;
+    assert_eq!(bench.solo.status().snapshot_index, 0, "its log is still there");
+    bench.writer.step();
     saved.await;
     assert_eq!(bench.solo.status().snapshot_index, applied);
-    settle().await;
-    bench.writer.step();
-    settle().await;
     assert_eq!(bench.solo.inner.wal.state(SHARD.0).expect("reads").entries, None);
     let outcome = bench.submit(9);
     bench.writer.step();
     assert_eq!(outcome.await.expect("told").expect("written").index, applied + 1, "and goes on behind it");
+}
+
+#[tokio::test]
+async fn a_panic_of_whoever_waits_ends_it_and_the_others_are_told() {
+    let mut bench = Bench::start(SimDisk::new()).await;
+    bench.solo.submit(encode_tick(2), Box::new(|_| panic!("on purpose")));
+    let other = bench.submit(3);
+    bench.writer.step();
+    assert!(matches!(other.await.expect("told"), Err(ReplicatorError::Stopped(why)) if why.contains("panicked")));
+    assert!(bench.solo.status().stopped.is_some());
+    bench.solo.trigger_snapshot();
+    settle().await;
+    assert_eq!(bench.solo.status().snapshot_index, 0, "nothing is saved any more");
+}
+
+#[tokio::test]
+async fn a_writer_that_is_gone_leaves_nobody_waiting() {
+    let bench = Bench::start(SimDisk::new()).await;
+    let outcome = bench.submit(2);
+    // As by a panic of its thread.
+    drop(Writing { inner: bench.solo.inner.clone(), index: 1, is_told: false });
+    assert!(matches!(outcome.await.expect("told"), Err(ReplicatorError::Stopped(why)) if why.contains("gone")));
 }
 
 #[test]
