@@ -18,7 +18,7 @@ use recent::{Entry, Place, Recent};
 use run::{ColdRun, Run};
 pub(crate) use save::merge_from;
 pub use save::{DedupManifest, DedupSave, RUN_ENTRIES_MAX, RunRef, SavedDedup};
-use save::{KnownRun, hot_entries_max, load_cold, table_slots};
+use save::{KnownRun, cold_memory_bytes, hot_entries_max, load_cold, table_slots};
 use tail::Tail;
 
 use crate::StorageError;
@@ -72,7 +72,7 @@ pub struct DedupStats {
 impl Dedup {
     /// `memory_bytes_max` bounds what is saved and kept in memory; what is not saved yet comes on top (the log bounds it).
     pub fn new(memory_bytes_max: usize) -> Self {
-        let recent = Recent::with_capacity(0, table_slots(memory_bytes_max));
+        let recent = Recent::with_capacity(0, table_slots(memory_bytes_max, 0));
         Self { recent, tail: Tail::default(), runs: Vec::new(), now_second: 1, floor_second: 0, memory_bytes_max }
     }
 
@@ -150,6 +150,7 @@ impl Dedup {
     pub fn mark_saved(&mut self, saved: &SavedDedup) {
         self.tail.mark_saved(saved.through);
         self.runs.clone_from(&saved.runs);
+        self.recent.set_slots_max(table_slots(self.memory_bytes_max, cold_memory_bytes(&self.runs)));
         if let Some(before) = saved.evict_before {
             let before = self.tail.oldest_second().map_or(before, |s| s.min(before));
             self.recent.evict(before.max(self.floor_second));
@@ -161,7 +162,7 @@ impl Dedup {
     /// # Errors
     /// The disk's, or damage.
     pub fn load(manifest: &DedupManifest, memory_bytes_max: usize, files: &dyn ImmutableFiles) -> Result<Self, StorageError> {
-        let mut room = hot_entries_max(memory_bytes_max);
+        let mut room = hot_entries_max(table_slots(memory_bytes_max, 0));
         let mut cold_count = manifest.runs.len();
         while cold_count > 0 && manifest.runs[cold_count - 1].entries <= room {
             cold_count -= 1;
@@ -172,7 +173,8 @@ impl Dedup {
         for stored in cold {
             runs.push(KnownRun { stored: stored.clone(), cold: Some(load_cold(stored, files)?) });
         }
-        let mut recent = Recent::with_capacity(hot.iter().map(|r| r.entries as usize).sum(), table_slots(memory_bytes_max));
+        let slots = table_slots(memory_bytes_max, cold_memory_bytes(&runs));
+        let mut recent = Recent::with_capacity(hot.iter().map(|r| r.entries as usize).sum(), slots);
         for stored in hot {
             let run = Run::open(&stored.file, files.read(&stored.file)?)?;
             for entry in run.iter().filter(|e| e.second >= manifest.floor_second.max(1)) {

@@ -107,6 +107,11 @@ impl Recent {
         Self { parts: (0..PARTS).map(|_| Part::with_slots(slots)).collect(), part_slots_max: slots_max / PARTS }
     }
 
+    /// Takes effect as parts grow or are rebuilt.
+    pub fn set_slots_max(&mut self, slots_max: usize) {
+        self.part_slots_max = slots_max / PARTS;
+    }
+
     /// Reads where a lookup of `hash` will begin, and the cache line after it, where most lookups of new hashes end. Calls for several hashes
     /// wait for memory together; their lookups then find it in cache.
     #[inline]

@@ -17,7 +17,7 @@ pub const RUN_ENTRIES_MAX: u64 = 1 << 20;
 const MERGE_FAN_IN: usize = 8;
 /// Entries of a run of the smallest tier; each tier is [`MERGE_FAN_IN`] times the one below.
 const TIER_ENTRIES: u64 = 1_024;
-/// Of the budget the table takes so much, in quarters; the rest is for filters and for what is not saved yet.
+/// Of the budget the table takes so much, in quarters, together with the filters of what is on disk; the rest is for what is not saved yet.
 const TABLE_QUARTERS: usize = 3;
 /// Old runs leave memory when this share of the table's slots is used, in sixteenths, until the second share is. The table stays as it is meanwhile.
 const EVICT_ABOVE_SIXTEENTHS: usize = 11;
@@ -99,14 +99,20 @@ impl Part {
     }
 }
 
-/// Slots of the table in memory.
-pub fn table_slots(memory_bytes_max: usize) -> usize {
-    memory_bytes_max / 4 * TABLE_QUARTERS / size_of::<Entry>()
+/// Slots of the table in memory: it makes room for filters, down to a quarter of the budget.
+pub fn table_slots(memory_bytes_max: usize, filter_bytes: usize) -> usize {
+    let quarter = memory_bytes_max / 4;
+    (TABLE_QUARTERS * quarter).saturating_sub(filter_bytes).max(quarter) / size_of::<Entry>()
 }
 
-/// How many entries may stay in memory after an eviction.
-pub fn hot_entries_max(memory_bytes_max: usize) -> u64 {
-    (table_slots(memory_bytes_max) * EVICT_TO_SIXTEENTHS / 16) as u64
+/// How many entries may stay in a table of so many slots after an eviction.
+pub fn hot_entries_max(slots: usize) -> u64 {
+    (slots * EVICT_TO_SIXTEENTHS / 16) as u64
+}
+
+/// Memory of the filters of runs that are on disk only, with the first hashes of their blocks.
+pub fn cold_memory_bytes(runs: &[KnownRun]) -> usize {
+    runs.iter().filter_map(|run| run.cold.as_deref()).map(ColdRun::memory_bytes).sum()
 }
 
 impl DedupSave {
@@ -116,6 +122,7 @@ impl DedupSave {
     /// The disk's, or damage of a run that is merged.
     pub fn write(self, files: &mut dyn ImmutableFiles) -> Result<SavedDedup, StorageError> {
         let floor = self.floor_second;
+        let slots = table_slots(self.memory_bytes_max, cold_memory_bytes(&self.runs));
         let mut fresh: Vec<Entry> = self.tail.entries().filter(|e| e.second >= floor).collect();
         sort_uniform(&mut fresh);
         keep_newest(&mut fresh);
@@ -128,8 +135,8 @@ impl DedupSave {
         if !fresh.is_empty() {
             hot.push(Part::Fresh(fresh));
         }
-        let keep_hot = hot_entries_max(self.memory_bytes_max);
-        let is_full = self.entries_in_memory > table_slots(self.memory_bytes_max) * EVICT_ABOVE_SIXTEENTHS / 16;
+        let keep_hot = hot_entries_max(slots);
+        let is_full = self.entries_in_memory > slots * EVICT_ABOVE_SIXTEENTHS / 16;
         let leaving = if is_full { leaving(&hot, keep_hot) } else { 0 };
         let staying = hot.split_off(leaving);
 

@@ -164,16 +164,18 @@ fn memory_stays_within_its_budget_and_nothing_is_forgotten() {
         assert_eq!(insert_range(&mut dedup, round * 5_000..(round + 1) * 5_000), 5_000);
         save(&mut dedup, &mut files);
         let stats = dedup.stats();
-        assert!(stats.memory_bytes - stats.filter_bytes <= budget as u64, "round {round}: {stats:?}");
+        assert!(stats.memory_bytes <= budget as u64, "round {round}: {stats:?}");
         assert!(stats.filter_bytes <= 2 * (round + 1) * 5_000, "round {round}: {stats:?}");
         if stats.cold_runs > 0 {
-            since_full.push(stats.memory_bytes - stats.filter_bytes);
+            since_full.push(stats.memory_bytes);
         }
     }
     let (least, most) = (since_full.iter().min().expect("it was full"), since_full.iter().max().expect("it was full"));
-    assert!(*most as f64 <= 1.1 * *least as f64, "once the table is full it stays as it is: {since_full:?}");
+    // Parts that fill between two saves grow by a fifth, as before; the filters alone would add a third.
+    assert!(*most as f64 <= 1.2 * *least as f64, "filters take their room from the table: {since_full:?}");
     let stats = dedup.stats();
     assert!(stats.cold_runs > 0 && stats.runs <= 24, "{stats:?}");
+    assert!(stats.filter_bytes > budget as u64 / 8, "enough to show: {stats:?}");
     assert_eq!(insert_range(&mut dedup, 0..200_000), 0, "all were seen");
     assert_eq!(stats.entries, 200_000, "{stats:?}");
 }
