@@ -181,11 +181,8 @@ impl Inner {
                         self.stop.set(&error);
                         Err(self.ended())
                     }
-                    // The state is half of what it should be: nobody reads or saves it any more.
-                    Err(_) => {
-                        self.stop.set(&"applying an entry panicked");
-                        Err(self.ended())
-                    }
+                    // It has said so itself: nobody reads or saves the state any more.
+                    Err(_) => Err(self.ended()),
                 };
                 self.tell(done, outcome);
                 if self.stop.is_set() {
@@ -208,7 +205,7 @@ impl Inner {
         waiting.into_iter().for_each(|waiting| self.tell(waiting.done, Err(self.ended())));
     }
 
-    /// One who panicks keeps nobody else from being told.
+    /// One who panics keeps nobody else from being told.
     fn tell(&self, done: Done, outcome: Result<Committed, ReplicatorError>) {
         if std::panic::catch_unwind(AssertUnwindSafe(|| done(outcome))).is_err() {
             self.stop.set(&"whoever waited for an entry panicked");

@@ -154,6 +154,8 @@ impl StateMachine {
 
     pub(super) fn apply_one(&self, entry: Entry<ShardRaft>) -> Result<CommandOutcome, ApplyError> {
         let mut applied = self.shared.write();
+        // Dropped before the lock: who gets that next knows that the state is half of what it should be.
+        let _unwinding = StopOnUnwind(&self.snapshots.stop);
         let index = entry.log_id.index;
         let done = match &entry.payload {
             EntryPayload::Normal(command) if planted::has(Bug::LocalClock) => {
@@ -186,6 +188,16 @@ impl StateMachine {
     }
 }
 
+struct StopOnUnwind<'a>(&'a StopReason);
+
+impl Drop for StopOnUnwind<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.set(&"applying an entry panicked");
+        }
+    }
+}
+
 impl StateMachine {
     /// Takes what is new since the last snapshot and writes it; the lock is held only to take it.
     async fn build(&self) -> Result<Snapshot<ShardRaft>, StorageError> {
@@ -196,6 +208,9 @@ impl StateMachine {
         let _turn = (!planted::has(Bug::OlderSnapshotOverwrites)).then_some(open);
         let (save, mut tail) = {
             let applied = self.shared.read();
+            if let Some(why) = self.snapshots.stop.get() {
+                return Err(StorageError::Invalid(why));
+            }
             (applied.state.save_plan(), SnapshotTail { last_log_id: applied.last_log_id, membership: applied.membership.clone() })
         };
         if planted::has(Bug::MembershipMissingFromSnapshot) {

@@ -16,9 +16,20 @@ use tallymesh_protocol::hash::ShardId;
 const SHARD: ShardId = ShardId(2);
 
 pub fn open_state(disk: Arc<dyn Disk>, dir: &Path, durable: tokio::sync::watch::Sender<Option<u64>>, blocking: Blocking) -> StateMachine {
+    open_stoppable(disk, dir, durable, blocking, StopReason::new(SHARD))
+}
+
+/// As a shard has it: one reason for its log and its state.
+pub fn open_stoppable(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    durable: tokio::sync::watch::Sender<Option<u64>>,
+    blocking: Blocking,
+    stop: StopReason,
+) -> StateMachine {
     let files = ShardFiles::open(disk, dir).expect("directory");
     let options = ShardOptions { dedup_memory_bytes_max: 1 << 20 };
-    let (clock, stop) = (Arc::new(SystemClock::new()), StopReason::new(SHARD));
+    let clock = Arc::new(SystemClock::new());
     StateMachine::open(OpenState { files, options, clock, blocking, stop, durable }).expect("state")
 }
 

@@ -9,9 +9,9 @@ use tallymesh_storage::disk::{Disk, SimDisk};
 use tallymesh_storage::wal::{WalOptions, WalWriter};
 use tokio::sync::oneshot;
 
-use super::super::tests::open_state;
+use super::super::tests::open_stoppable;
 use super::*;
-use crate::raft::{Blocking, DurableIndex, OpenReplica};
+use crate::raft::{Blocking, DurableIndex, OpenReplica, runtime};
 
 const SHARD: ShardId = ShardId(2);
 const NODE: u64 = 1;
@@ -32,7 +32,7 @@ impl Bench {
         let (durable, covered) = DurableIndex::new(None);
         let stop = StopReason::new(SHARD);
         let log = LogStore::open(wal.clone(), SHARD, covered, stop.clone()).expect("store");
-        let state = open_state(machine, Path::new("/state"), durable, Blocking::Inline);
+        let state = open_stoppable(machine, Path::new("/state"), durable, Blocking::Inline, stop.clone());
         let open = OpenReplica { node: NODE, shard: SHARD, log: log.clone(), state: state.clone(), stop: stop.clone() };
         let begin = async {
             let raft = RaftReplica::open(open).await.expect("leads alone");
@@ -173,6 +173,29 @@ async fn a_panic_of_whoever_waits_ends_it_and_the_others_are_told() {
     bench.solo.trigger_snapshot();
     settle().await;
     assert_eq!(bench.solo.status().snapshot_index, 0, "nothing is saved any more");
+}
+
+#[tokio::test]
+async fn a_panic_while_applying_ends_it_and_the_half_made_state_is_not_saved() {
+    let mut bench = Bench::start(SimDisk::new()).await;
+    // Whoever is told of a change is told with the state locked.
+    let hooks = runtime::Hooks {
+        spawned: Box::new(|_, _| {}),
+        random: Box::new(|_| 4),
+        pause: Box::new(|_| Duration::ZERO),
+        may_run: Box::new(|_, _| true),
+        changed: Box::new(|_, _| panic!("on purpose")),
+    };
+    let (panicking, other) = (bench.submit(2), bench.submit(3));
+    bench.writer.step();
+    runtime::set_hooks(Some(hooks));
+    settle().await;
+    runtime::set_hooks(None);
+    for outcome in [panicking, other] {
+        assert!(matches!(outcome.await.expect("told"), Err(ReplicatorError::Stopped(why)) if why == "applying an entry panicked"));
+    }
+    assert!(!bench.solo.status().is_leader && bench.solo.read_barrier().await.is_err());
+    assert!(bench.solo.inner.state.clone().build_snapshot().await.is_err(), "also by who is at it already");
 }
 
 #[tokio::test]
